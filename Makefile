@@ -1,0 +1,29 @@
+# make demo    the whole study on the embedded data set
+# make test    the tests; SLOW=1 for all of them, PYTEST_ARGS="-k store" for some
+# make lint    style and types
+# Each sets up the virtual environment first, when that is missing or out of date.
+
+PYTHON ?= python3
+VENV ?= .venv
+SLOW ?=
+PYTEST_ARGS ?=
+
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint
+
+demo: $(INSTALLED)
+	$(VENV)/bin/irl-exp
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

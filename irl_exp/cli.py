@@ -1,0 +1,193 @@
+"""irl-exp: the entry point, and the only file that knows Hydra."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from irl_exp.config import SCHEMAS, Config, InputError, validate
+from irl_exp.tracking import Tracker, read_status
+
+log = logging.getLogger(__name__)
+
+# In a checkout conf/ stands beside the package, in a wheel inside it.
+PACKAGE = Path(__file__).parent
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+# What does not decide a run's results, and so is no part of its identity.
+NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
+
+
+def main() -> None:
+    """Console script: Hydra's run or multirun, with errors as one clear line."""
+    register()
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        app()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit("irl-exp: interrupted")
+    except Exception as error:
+        sys.exit(f"irl-exp: {condense(error)}")
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def register() -> None:
+    """The schemas, and the resolvers that conf/hydra/ uses."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=group, name=f"{name}_schema", node=schema)
+    for name, resolver in (("run_id", run_id), ("sweep_name", sweep_name), ("run_label", run_label)):
+        OmegaConf.register_new_resolver(f"irl_exp.{name}", resolver, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def app(config: DictConfig) -> float | None:
+    """One run. Returns the objective, for sweepers."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    identity = run_id(_root_=config)
+    status = read_status(folder)
+    if status.get("status") == "done" and status.get("run_id") == identity and not config.rerun:
+        log.info("%s is done already: skipped", folder)
+        return _objective(config, json.loads((folder / "summary.json").read_text()))
+    with Tracker(folder, identity) as tracker:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        tracker.start(plain, OmegaConf.to_yaml(config, resolve=True), _overrides())  # type: ignore[arg-type]
+        typed = OmegaConf.to_object(config)
+        assert isinstance(typed, Config)
+        validate(typed)
+        _run(typed, tracker)
+    _show(folder)
+    return _objective(config, tracker.summary)
+
+
+def _run(config: Config, tracker: Tracker) -> None:
+    """Import what is heavy only now, so that --help and bad options answer at once."""
+    from irl_exp import experiment
+    from irl_exp.steps.bench import Bench
+    from irl_exp.store import Store
+
+    reset_process_state(config)
+    store = Store(Path(config.paths.store))
+    experiment.run(Bench(config, store, tracker))
+    tracker.summarize(
+        {
+            "store/hits": store.hits,
+            "store/misses": store.misses,
+            "time/total_seconds": sum(
+                float(value) for name, value in tracker.summary.items() if name.startswith("time/")
+            ),
+        }
+    )
+
+
+def reset_process_state(config: Config) -> None:
+    """Jobs of one multirun share a process: what one set must not reach the next."""
+    import torch
+    from pytorch_lightning import seed_everything
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision(config.trainer.matmul_precision)
+    torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    # Library code draws from generators of its own; this is for what libraries draw behind our back.
+    seed_everything(config.seed, verbose=False)
+
+
+def _show(folder: Path) -> None:
+    from irl_exp.report import page
+
+    page.write(folder)
+    page.show(folder)
+
+
+def _objective(config: DictConfig, summary: dict[str, Any]) -> float | None:
+    """The number a sweeper optimizes; None where `until` ended the run before it."""
+    value = summary.get(config.objective)
+    if value is None and config.until is None:
+        known = ", ".join(sorted(name for name in summary if name.startswith("validation/")))
+        raise InputError(f"objective={config.objective}: expected one of {known}")
+    return None if value is None else float(value)
+
+
+def _overrides() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
+
+
+# --- resolvers: the names of run directories ----------------------------------------------------
+
+
+def run_id(*, _root_: DictConfig) -> str:
+    """Eight hex digits of the resolved study config: equal for equal studies, wherever they run."""
+    study = OmegaConf.create(
+        {key: _root_._get_node(key) for key in _root_ if key not in NOT_IDENTITY},
+    )
+    plain = OmegaConf.to_container(study, resolve=True)
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def sweep_name(*, _root_: DictConfig) -> str:
+    """`name`, or the +sweep choice, or adhoc."""
+    if _root_.get("name"):
+        return str(_root_.name)
+    return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
+
+
+def run_label(*, _root_: DictConfig) -> str:
+    """What was varied, short enough for a folder name: seed=3,solver=svm -> seed-3_solver-svm."""
+    overrides = [str(o) for o in _root_.hydra.overrides.task]
+    words = [re.sub(r"[^\w.-]+", "-", o.split(".")[-1].lstrip("+~")) for o in overrides]
+    return "_".join(words)[:60] or "default"
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def condense(error: BaseException) -> str:
+    """One line that says what, where, and what was expected."""
+    cause: BaseException | None = error
+    lines: list[str] = []
+    while cause is not None:
+        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+        cause = cause.__cause__
+    text = "\n".join(lines)
+    options = re.search(r"Could not find '([^']+)'\nAvailable options in '([^']+)':\n(.*?)\nConfig search", text, re.S)
+    if options:
+        known = [name for name in options[3].split("\n") if not name.endswith("_schema")]
+        group, _, choice = options[1].rpartition("/")
+        return f"{group}={choice}: expected one of {', '.join(known)}"
+    key = re.search(r"Key '([^']+)' (?:is not in struct|not in '[^']+')\nfull_key: (\S+)", text)
+    if key:
+        return f"{key[2]}: no such key; see irl-exp --cfg job for those that exist"
+    value = re.search(r"(Value .*)\nfull_key: (\S+)", text)
+    if value:
+        return f"{value[2]}: {value[1][0].lower()}{value[1][1:]}"
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing[1]}: a value is required"
+    return lines[0] if isinstance(error, InputError) and lines else f"{type(error).__name__}: {' '.join(lines[:3])}"
+
+
+if __name__ == "__main__":
+    main()

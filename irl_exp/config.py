@@ -1,0 +1,437 @@
+"""The schema of every config group: types here, values in conf/*.yaml, cross-field rules in validate().
+
+Fields have no defaults on purpose: a value stands in exactly one place, its YAML leaf, below the
+comment that explains it. Groups whose options take different keys have one dataclass per kind.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class InputError(Exception):
+    """Bad input from the user, as one clear line: what, where, and what was expected."""
+
+
+# --- model ------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelConfig:
+    """A causal language model, and how it is trained on the comments to become the reference."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+
+
+@dataclass
+class ScratchModel(ModelConfig):
+    """GPT-NeoX with random weights and a byte-level BPE tokenizer trained on the comments."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    context: int
+
+
+@dataclass
+class CheckpointModel(ModelConfig):
+    """A causal language model from a folder or a hub; `epochs: 0` takes it as it is."""
+
+    path: str
+    revision: str | None
+
+
+# --- dataset ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Shares:
+    """How the comments are split; by prompt, so that no prompt is in two splits."""
+
+    train: float
+    validation: float
+    calibration: float
+    test: float
+
+
+@dataclass
+class DatasetConfig:
+    name: str
+    size: int | None
+    prompt_words: int
+    max_new_tokens: int
+    shares: Shares
+
+
+@dataclass
+class SyntheticDataset(DatasetConfig):
+    """Talk-page comments from the embedded grammar."""
+
+    politeness: float
+    length: float
+
+
+@dataclass
+class FileDataset(DatasetConfig):
+    """Comments with labels from a CSV, TSV, JSONL or Parquet file, plain or gzipped."""
+
+    path: str
+    text_column: str
+    label_column: str
+    toxic_values: list[Any]
+    balance: bool
+
+
+# --- ground truth -----------------------------------------------------------------------------
+
+
+@dataclass
+class GroundTruthConfig:
+    name: str
+
+
+@dataclass
+class TrainedGroundTruth(GroundTruthConfig):
+    """A sequence classifier on the reference model's body, trained on the labels."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+
+
+@dataclass
+class ClassifierGroundTruth(GroundTruthConfig):
+    """Any Hugging Face text classifier, with its own tokenizer."""
+
+    path: str
+    revision: str | None
+    toxic_label: str
+
+
+@dataclass
+class ClosedFormGroundTruth(GroundTruthConfig):
+    """The embedded grammar's own reward."""
+
+
+# --- rlhf -------------------------------------------------------------------------------------
+
+
+@dataclass
+class RLHFConfig:
+    name: str
+    kl_coef: float
+
+
+@dataclass
+class PPOConfig(RLHFConfig):
+    """Proximal policy optimization (Schulman et al. 2017) with a KL penalty at every token."""
+
+    iterations: int
+    batch_size: int
+    epochs: int
+    minibatch_size: int
+    learning_rate: float
+    warmup: float
+    discount: float
+    gae_lambda: float
+    clip_range: float
+    value_clip_range: float
+    value_coef: float
+    max_grad_norm: float
+    stop_kl: float
+    stop_distinct_2: float
+
+
+@dataclass
+class TiltedConfig(RLHFConfig):
+    """pi_ref * exp(R / beta) / Z by self-normalized resampling of reference completions."""
+
+    candidates: int
+
+
+# --- demonstrations ---------------------------------------------------------------------------
+
+
+@dataclass
+class DemonstrationsConfig:
+    """For each prompt, k completions of the aligned and k of the reference policy."""
+
+    name: str
+    prompts: int
+    validation_prompts: int
+    test_prompts: int
+    k: int
+    greedy: bool
+
+
+# --- solver -----------------------------------------------------------------------------------
+
+
+@dataclass
+class SolverConfig:
+    name: str
+
+
+@dataclass
+class MarginSolver(SolverConfig):
+    """A reward network trained on pairs by gradient descent on `objective`."""
+
+    objective: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+# --- evaluation -------------------------------------------------------------------------------
+
+
+@dataclass
+class EvaluationConfig:
+    name: str
+    threshold: str
+    labels: str
+    draws: int
+    level: float
+    prompts: int
+    k: int
+    optimality_prompts: int
+    optimality_samples: int
+    controls: dict[str, SolverConfig]
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+@dataclass
+class SeedsConfig:
+    data: int
+    policy: int
+    recovery: int
+
+
+@dataclass
+class TrainerConfig:
+    name: str
+    accelerator: str
+    precision: str
+    matmul_precision: str
+    threads: int | None
+    score_batch_size: int
+    sample_batch_size: int
+
+
+@dataclass
+class TrackerConfig:
+    name: str
+
+
+@dataclass
+class PathsConfig:
+    store: str
+
+
+@dataclass
+class Config:
+    """One run: the groups, and the top-level values."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    ground_truth: GroundTruthConfig
+    rlhf: RLHFConfig
+    demonstrations: DemonstrationsConfig
+    solver: SolverConfig
+    evaluation: EvaluationConfig
+    seeds: SeedsConfig
+    trainer: TrainerConfig
+    tracker: TrackerConfig
+    paths: PathsConfig
+    seed: int
+    name: str | None
+    until: str | None
+    objective: str
+    deterministic: bool
+    tags: list[str]
+    extra_tags: list[str]
+    rerun: bool
+
+
+# The schema of every option: the option's YAML names its schema in its defaults list.
+SCHEMAS: dict[str, dict[str, type]] = {
+    "model": {"scratch": ScratchModel, "checkpoint": CheckpointModel},
+    "dataset": {"synthetic": SyntheticDataset, "file": FileDataset},
+    "ground_truth": {
+        "trained": TrainedGroundTruth,
+        "classifier": ClassifierGroundTruth,
+        "closed_form": ClosedFormGroundTruth,
+    },
+    "rlhf": {"ppo": PPOConfig, "tilted": TiltedConfig},
+    "demonstrations": {"demonstrations": DemonstrationsConfig},
+    "solver": {"margin": MarginSolver, "control": SolverConfig},
+    "evaluation": {"evaluation": EvaluationConfig},
+    "seeds": {"seeds": SeedsConfig},
+    "trainer": {"trainer": TrainerConfig},
+    "tracker": {"tracker": TrackerConfig},
+    "paths": {"paths": PathsConfig},
+}
+
+STEPS = (
+    "curate",
+    "pretrain",
+    "ground_truth",
+    "align",
+    "demonstrate",
+    "recover",
+    "evaluate",
+    "realign",
+    "observe",
+)
+OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
+
+
+def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
+    """Why a solver has no meaning for an expert, or None."""
+    if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig):
+        return "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+    return None
+
+
+def validate(config: Config) -> None:
+    """The rules that hold between values. Raises InputError naming the first that is broken."""
+    for rule in (_ranges, _model, _dataset, _rlhf, _solver, _choices):
+        rule(config)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(message)
+
+
+def _positive(group: str, node: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(node, name)
+        _require(value > 0, f"{group}.{name}={value}: expected a positive number")
+
+
+def _ranges(config: Config) -> None:
+    _positive("dataset", config.dataset, "prompt_words", "max_new_tokens")
+    _positive("demonstrations", config.demonstrations, "prompts", "validation_prompts", "test_prompts", "k")
+    _positive("evaluation", config.evaluation, "draws", "prompts", "k")
+    _positive("evaluation", config.evaluation, "optimality_prompts", "optimality_samples")
+    _positive("trainer", config.trainer, "score_batch_size", "sample_batch_size")
+    _positive("rlhf", config.rlhf, "kl_coef")
+    level = config.evaluation.level
+    _require(0 < level < 1, f"evaluation.level={level}: expected a share between 0 and 1")
+
+
+def _model(config: Config) -> None:
+    model = config.model
+    _require(model.epochs >= 0, f"model.epochs={model.epochs}: expected 0 or more")
+    if isinstance(model, ScratchModel):
+        _require(model.epochs > 0, "model.epochs=0: a model from scratch must be trained")
+        _require(
+            model.hidden_size % model.heads == 0,
+            f"model.hidden_size={model.hidden_size}: expected a multiple of model.heads={model.heads}",
+        )
+        _require(
+            model.vocab_size >= 258,
+            f"model.vocab_size={model.vocab_size}: expected at least 258 (256 bytes and two special tokens)",
+        )
+        _require(
+            config.dataset.max_new_tokens < model.context,
+            f"dataset.max_new_tokens={config.dataset.max_new_tokens}: expected less than "
+            f"model.context={model.context}, which holds the prompt too",
+        )
+
+
+def _dataset(config: Config) -> None:
+    shares = asdict(config.dataset.shares)
+    _require(
+        min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6,
+        f"dataset.shares={shares}: expected positive shares that sum to 1",
+    )
+    dataset = config.dataset
+    if isinstance(dataset, SyntheticDataset):
+        _require(dataset.size is not None, "dataset.size=null: expected how many comments to generate")
+        for name in ("politeness", "length"):
+            value = getattr(dataset, name)
+            _require(0 <= value <= 1, f"dataset.{name}={value}: expected a share between 0 and 1")
+    if isinstance(config.ground_truth, ClosedFormGroundTruth):
+        _require(
+            isinstance(dataset, SyntheticDataset),
+            f"ground_truth=closed_form knows the embedded grammar alone; got dataset={dataset.name}",
+        )
+
+
+def _rlhf(config: Config) -> None:
+    rlhf = config.rlhf
+    if isinstance(rlhf, PPOConfig):
+        _positive("rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate")
+        _require(
+            rlhf.batch_size % rlhf.minibatch_size == 0,
+            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
+            f"rlhf.minibatch_size={rlhf.minibatch_size}",
+        )
+    if isinstance(rlhf, TiltedConfig):
+        _require(
+            rlhf.candidates >= 64,
+            f"rlhf.candidates={rlhf.candidates}: expected at least 64 (fewer cap the KL too low)",
+        )
+        _require(
+            not config.demonstrations.greedy,
+            "demonstrations.greedy=true has no meaning for rlhf=tilted, which is drawn by resampling",
+        )
+    evaluation = config.evaluation
+    _require(
+        evaluation.optimality_samples >= 256,
+        f"evaluation.optimality_samples={evaluation.optimality_samples}: expected at least 256 "
+        "(a log-mean-exp over fewer is biased low)",
+    )
+
+
+def _solver(config: Config) -> None:
+    reason = not_applicable(config.solver, config.rlhf)
+    _require(reason is None, reason or "")
+    solvers = {"solver": config.solver}
+    solvers |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
+    for where, solver in solvers.items():
+        if isinstance(solver, MarginSolver):
+            _positive(where, solver, "epochs", "batch_size", "learning_rate", "max_grad_norm")
+            _require(
+                solver.objective in OBJECTIVES,
+                f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
+            )
+
+
+def _choices(config: Config) -> None:
+    _require(
+        config.until is None or config.until in STEPS,
+        f"until={config.until}: expected one of {', '.join(STEPS)}",
+    )
+    _require(
+        config.evaluation.threshold in ("calibrated", "zero"),
+        f"evaluation.threshold={config.evaluation.threshold}: expected calibrated or zero",
+    )
+    _require(
+        config.evaluation.labels in ("human", "ground_truth"),
+        f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
+    )
+    _require(
+        config.objective.startswith("validation/"),
+        f"objective={config.objective}: expected a metric of the validation split (validation/...); "
+        "nothing is selected on test data",
+    )
+    _require(
+        config.trainer.matmul_precision in ("highest", "high", "medium"),
+        f"trainer.matmul_precision={config.trainer.matmul_precision}: expected highest, high or medium",
+    )

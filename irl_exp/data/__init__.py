@@ -1,0 +1,1 @@
+"""Where texts come from, and the two data types of a study: comments and demonstrations."""

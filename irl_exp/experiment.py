@@ -1,0 +1,55 @@
+"""The study, from comments to behaviour. Read it top to bottom; every line is a step in steps/."""
+
+from irl_exp.config import TrainedGroundTruth, not_applicable
+from irl_exp.steps.align import align
+from irl_exp.steps.bench import Bench, UntilReached
+from irl_exp.steps.curate import curate
+from irl_exp.steps.demonstrate import demonstrate
+from irl_exp.steps.evaluate import evaluate
+from irl_exp.steps.ground_truth import fit_ground_truth
+from irl_exp.steps.observe import observe
+from irl_exp.steps.pretrain import pretrain
+from irl_exp.steps.recover import recover
+
+
+def run(bench: Bench) -> None:
+    """Run the study as far as `until` says; results go to the run directory."""
+    try:
+        study(bench)
+    except UntilReached:
+        pass
+
+
+def study(bench: Bench) -> None:
+    config = bench.config
+
+    comments = curate(bench)
+    bench.finish("curate")
+    reference = pretrain(bench, comments)
+    bench.finish("pretrain")
+    truth = fit_ground_truth(bench, comments, reference)
+    bench.finish("ground_truth")
+    aligned = align(bench, comments, reference, truth)
+    # Before inverting: is the expert aligned at all?
+    before = observe(bench, "reference", reference, comments, reference, truth)
+    observe(bench, "aligned", aligned, comments, reference, truth, baseline=before)
+    bench.finish("align")
+    pairs = demonstrate(bench, comments, aligned, reference)
+    bench.finish("demonstrate")
+    inputs = (comments, pairs, aligned, reference, truth)
+    recovered = recover(bench, config.solver, *inputs)
+    bench.finish("recover")
+    controls = {
+        name: None
+        if not_applicable(control, config.rlhf)
+        else recover(bench, control, *inputs, label=f"control_{name}")
+        for name, control in config.evaluation.controls.items()
+    }
+    twin = None
+    if isinstance(config.ground_truth, TrainedGroundTruth):
+        twin = fit_ground_truth(bench, comments, reference, twin=True)
+    evaluate(bench, comments, pairs, truth, recovered, controls, twin)
+    bench.finish("evaluate")
+    realigned = align(bench, comments, reference, recovered, label="realign")
+    bench.finish("realign")
+    observe(bench, "realigned", realigned, comments, reference, truth, baseline=before)

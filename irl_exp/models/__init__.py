@@ -1,0 +1,1 @@
+"""Language models and rewards: what is built, loaded, saved and sampled from."""

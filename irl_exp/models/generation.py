@@ -1,0 +1,251 @@
+"""Policies: what can be sampled from, and sampling itself, with one frozen set of settings.
+
+T = 1, no top-k, no top-p, no minimum length: the distribution that completions are drawn from is the
+one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from irl_exp.metrics.behavior import tilted_kl, tilted_weights
+from irl_exp.models import language_model
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.models.reward_model import Scorer, load_normalized
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n prompts with k completions each.
+
+    completions: n lists of k texts. lengths: int64 [n, k], tokens with the end of sequence.
+    kl: float32 [n, k], the estimate of log pi/pi_ref in nats that belongs to each completion (k1 for
+    a network; for a tilted policy its prompt's KL), None where no reference was given.
+    effective_size: float64 [n], of a tilted policy's candidates, else None.
+    """
+
+    prompts: list[str]
+    completions: list[list[str]]
+    lengths: Tensor
+    kl: Tensor | None = None
+    effective_size: Tensor | None = None
+
+    def flat(self) -> tuple[list[str], list[str]]:
+        """Prompts repeated and completions, n * k each."""
+        prompts = [prompt for prompt in self.prompts for _ in self.completions[0]]
+        return prompts, [text for row in self.completions for text in row]
+
+
+class Policy(Protocol):
+    """Anything that writes completions."""
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        k: int,
+        generator: torch.Generator,
+        reference: LanguageModel | None = None,
+    ) -> Samples: ...
+
+
+@dataclass(frozen=True)
+class NetworkPolicy:
+    """A language model that writes up to max_new_tokens tokens."""
+
+    model: LanguageModel
+    max_new_tokens: int
+    batch_size: int
+    greedy: bool = False
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        k: int,
+        generator: torch.Generator,
+        reference: LanguageModel | None = None,
+    ) -> Samples:
+        """k completions of each prompt; `reference` asks for log pi/pi_ref of each (same tokens)."""
+        texts: list[str] = []
+        lengths, kl = [], []
+        repeated = [prompt for prompt in prompts for _ in range(k)]
+        for start in range(0, len(repeated), self.batch_size):
+            rows = repeated[start : start + self.batch_size]
+            prompt = _to(language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device)
+            completion = sample_tokens(
+                self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
+            )
+            texts += decode(self.model, completion[0])
+            lengths.append(completion[1].sum(-1).cpu())
+            if reference is not None:
+                kl.append(log_ratio(self.model, reference, prompt, completion).cpu())
+        return Samples(
+            prompts=list(prompts),
+            completions=[texts[i : i + k] for i in range(0, len(texts), k)],
+            lengths=torch.cat(lengths).view(-1, k),
+            kl=torch.cat(kl).view(-1, k) if kl else None,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.network.parameters()).device
+
+
+@dataclass(frozen=True)
+class TiltedPolicy:
+    """The policy that KL-regularized RLHF aims at: pi_ref(y|x) exp(R(x, y) / beta) / Z(x).
+
+    Drawn by self-normalized importance resampling: `candidates` completions of the reference per
+    prompt, weighted by exp(R/beta), of which k are drawn with replacement. KL(pi, pi_ref) is
+    estimated by sum_j w_j log(N w_j), which cannot pass log N. R is the normalized reward.
+    """
+
+    base: NetworkPolicy
+    reward: Scorer
+    beta: float
+    candidates: int
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        k: int,
+        generator: torch.Generator,
+        reference: LanguageModel | None = None,
+    ) -> Samples:
+        pool = self.base.sample(prompts, self.candidates, generator)
+        rewards = self.reward.score(*pool.flat()).view(len(prompts), self.candidates)
+        weights = torch.from_numpy(tilted_weights(rewards.numpy(), self.beta))
+        drawn = torch.multinomial(weights, k, replacement=True, generator=_cpu(generator))
+        kl = torch.from_numpy(tilted_kl(weights.numpy())).float()
+        return Samples(
+            prompts=list(prompts),
+            completions=[
+                [row[j] for j in picks] for row, picks in zip(pool.completions, drawn.tolist(), strict=True)
+            ],
+            lengths=pool.lengths.gather(1, drawn),
+            kl=kl.unsqueeze(1).expand(-1, k),
+            effective_size=1.0 / weights.square().sum(-1),
+        )
+
+
+@torch.no_grad()
+def sample_tokens(
+    model: LanguageModel,
+    prompt: tuple[Tensor, Tensor],
+    max_new_tokens: int,
+    generator: torch.Generator,
+    greedy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One completion of each left-padded prompt row.
+
+    Returns ids and mask, int64 [n, T], T <= max_new_tokens, right-padded; a completion's own
+    end-of-sequence token is part of it. Draws by inverse CDF, which needs one uniform per token.
+    """
+    network, tokenizer = model.network, model.tokenizer
+    ids, mask = prompt
+    cache = DynamicCache(config=network.config)
+    alive = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    tokens, masks = [], []
+    step, step_positions = ids, language_model.positions(mask)
+    for _ in range(max_new_tokens):
+        logits = network(
+            input_ids=step,
+            attention_mask=mask,
+            position_ids=step_positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token = logits.argmax(-1) if greedy else _draw(logits, generator)
+        token = torch.where(alive, token, tokenizer.pad_token_id)
+        tokens.append(token)
+        masks.append(alive.long())
+        alive = alive & (token != tokenizer.eos_token_id)
+        if not alive.any():
+            break
+        mask = torch.cat([mask, masks[-1].unsqueeze(1)], dim=1)
+        step = token.unsqueeze(1)
+        step_positions = step_positions[:, -1:] + 1
+    return torch.stack(tokens, 1), torch.stack(masks, 1)
+
+
+def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One token of each row [n, V] by inverse CDF: torch.multinomial is slow over a vocabulary."""
+    cdf = logits.float().softmax(-1).cumsum(-1)
+    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    # Scale by the total (1 up to rounding) so that no draw can fall behind the last token.
+    return torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True).squeeze(1).clamp_max(cdf.shape[1] - 1)
+
+
+def decode(model: LanguageModel, ids: Tensor) -> list[str]:
+    """Texts of completions, without special tokens."""
+    return model.tokenizer.batch_decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+@torch.no_grad()
+def log_ratio(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    prompt: tuple[Tensor, Tensor],
+    completion: tuple[Tensor, Tensor],
+) -> Tensor:
+    """log pi(y|x) - log pi_ref(y|x), summed over a completion, in nats: [n]."""
+    ours = language_model.completion_log_probs(policy.network, prompt, completion)
+    theirs = language_model.completion_log_probs(reference.network, prompt, completion)
+    return (ours - theirs).sum(-1)
+
+
+# --- saved policies ---------------------------------------------------------------------------
+
+POLICY_FILE = "policy.json"
+
+
+def save_policy(folder: Path, kind: str, **facts: float | str | None) -> None:
+    """Say what the folder holds: `network` (a model), or `tilted` (folders reference/ and reward/)."""
+    (folder / POLICY_FILE).write_text(json.dumps({"kind": kind, **facts}, indent=2) + "\n")
+
+
+def load_policy(
+    folder: Path,
+    max_new_tokens: int,
+    batch_size: int,
+    device: str = "cpu",
+    greedy: bool = False,
+) -> Policy:
+    """The policy that a step saved in `folder`; `greedy` is for networks alone."""
+    facts = json.loads((folder / POLICY_FILE).read_text())
+    if facts["kind"] == "network":
+        return NetworkPolicy(load_network(folder, device), max_new_tokens, batch_size, greedy)
+    base = NetworkPolicy(load_network(folder / "reference", device), max_new_tokens, batch_size)
+    reward = load_normalized(folder / "reward", batch_size, device)
+    return TiltedPolicy(base, reward, facts["beta"], facts["candidates"])
+
+
+def stop_reason(folder: Path) -> str | None:
+    """Why the training of the policy in `folder` ended early, if it did."""
+    return json.loads((folder / POLICY_FILE).read_text()).get("stopped")
+
+
+def load_network(folder: Path, device: str = "cpu") -> LanguageModel:
+    model = language_model.load(folder)
+    model.network.to(device)
+    return model
+
+
+def _to(pair: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    return pair[0].to(device), pair[1].to(device)
+
+
+def _cpu(generator: torch.Generator) -> torch.Generator:
+    """A CPU generator that continues from `generator`: rewards and weights live on the CPU."""
+    if generator.device.type == "cpu":
+        return generator
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    return torch.Generator().manual_seed(seed)

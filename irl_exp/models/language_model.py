@@ -1,0 +1,246 @@
+"""Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from irl_exp.config import InputError, ScratchModel
+
+EOS, PAD = "<|endoftext|>", "<|padding|>"
+# Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
+HEAD_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal model with the tokenizer it was trained with."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def context(self) -> int:
+        """Longest sequence, in tokens, that the network can read."""
+        limit = getattr(self.network.config, "max_position_embeddings", None)
+        return int(limit or self.tokenizer.model_max_length)
+
+    def save(self, folder: Path) -> None:
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: every text can be encoded, and prompt + completion tokenizes as its parts do."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD)
+
+
+def build(config: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> LanguageModel:
+    """GPT-NeoX with random weights, tied embeddings and no dropout."""
+    architecture = GPTNeoXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    # The library initializes from the global generator: seed it inside a fork, leave none changed.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = GPTNeoXForCausalLM(architecture)
+    use_eager_attention(network)
+    return LanguageModel(network, tokenizer)
+
+
+def load(source: str | Path, revision: str | None = None) -> LanguageModel:
+    """A checkpoint folder or hub id, in float32, on the CPU.
+
+    A tokenizer without a pad token of its own gets one: padding that is also a text token or the end
+    of a sequence would be read as text.
+    Raises InputError if there is no causal language model or no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision or "main")
+        network = AutoModelForCausalLM.from_pretrained(
+            str(source), revision=revision or "main", dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{source}: expected a causal language model with its tokenizer: {reason}"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{source}: its tokenizer has no end-of-sequence token; expected one")
+    ensure_pad_token(tokenizer, network)
+    use_eager_attention(network)
+    model = LanguageModel(network.eval(), tokenizer)
+    _require_plain_head(model, source)
+    return model
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
+    """Give both a pad token that is neither the end of a sequence nor a token of any text."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    if tokenizer.pad_token_id >= network.get_input_embeddings().num_embeddings:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    network.config.pad_token_id = tokenizer.pad_token_id
+
+
+def use_eager_attention(network: PreTrainedModel) -> None:
+    """On short sequences and a CPU, plain matrix products beat the fused attention kernel."""
+    if next(network.parameters()).device.type == "cpu":
+        network.set_attn_implementation("eager")
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position of each real token in its own sequence, whatever the padding. mask [n, L] -> [n, L]."""
+    return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def hidden_states(network: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Last hidden states [n, L, d] of the network's body; ids and mask are [n, L]."""
+    body = network.base_model
+    output = body(
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+    )
+    return output.last_hidden_state
+
+
+def token_log_probs(
+    head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target, and the entropy of its distribution (no gradient), in nats.
+
+    hidden [n, d] and targets [n] -> two float32 tensors [n]. The output layer sees `rows` positions
+    at a time and is computed again in the backward pass, so that logits of all positions never
+    stand in memory together.
+    """
+
+    def block(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = head(states).float().log_softmax(-1)
+        with torch.no_grad():
+            entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return log_probs.gather(-1, wanted.unsqueeze(-1)).squeeze(-1), entropy
+
+    pieces = [
+        checkpoint(block, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
+    ]
+    log_probs, entropies = zip(*pieces, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies)
+
+
+def completion_log_probs(
+    network: PreTrainedModel, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
+) -> Tensor:
+    """log pi(token | what precedes it) for each completion token, in nats, float32.
+
+    prompt = (ids, mask) [n, P], left-padded; completion = (ids, mask) [n, T], right-padded.
+    Returns [n, T]; 0 at padding.
+    """
+    hidden = completion_states(network, prompt, completion)
+    ids, mask = completion
+    real = mask.bool()
+    head = network.get_output_embeddings()
+    result = torch.zeros(ids.shape, device=ids.device)
+    result[real] = token_log_probs(head, hidden[real], ids[real])[0]
+    return result
+
+
+def completion_states(
+    network: PreTrainedModel, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The hidden state from which each completion token is predicted: [n, T, d]."""
+    ids = torch.cat([prompt[0], completion[0]], dim=1)
+    mask = torch.cat([prompt[1], completion[1]], dim=1)
+    hidden = hidden_states(network, ids, mask)
+    first = prompt[0].shape[1]
+    return hidden[:, first - 1 : -1].contiguous()
+
+
+def encode_prompts(model: LanguageModel, prompts: Sequence[str], room: int) -> tuple[Tensor, Tensor]:
+    """Left-padded ids and mask, [n, P] each, with `room` tokens left in the context.
+
+    Longer prompts lose their beginning. An empty prompt becomes one end-of-sequence token.
+    """
+    limit = model.context - room
+    if limit < 1:
+        raise InputError(
+            f"dataset.max_new_tokens={room} leaves no room for a prompt in a context of {model.context}"
+        )
+    eos = model.tokenizer.eos_token_id
+    rows = [row[-limit:] or [eos] for row in _token_ids(model, prompts)]
+    return pad(rows, model.tokenizer.pad_token_id, side="left")
+
+
+def encode_completions(
+    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and mask, [n, T] each, every completion closed by the end of sequence.
+
+    A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.
+    """
+    eos = model.tokenizer.eos_token_id
+    rows = [[*row, eos][:max_new_tokens] for row in _token_ids(model, completions)]
+    return pad(rows, model.tokenizer.pad_token_id, side="right")
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
+    """Token rows of several lengths as ids and mask, int64 [n, longest], padded on `side`."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), value)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        span = slice(width - len(row), width) if side == "left" else slice(len(row))
+        ids[index, span] = torch.tensor(row, dtype=torch.long)
+        mask[index, span] = 1
+    return ids, mask
+
+
+def _token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
+    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+@torch.no_grad()
+def _require_plain_head(model: LanguageModel, source: str | Path) -> None:
+    """token_log_probs takes logits = head(body): refuse the architectures that do more."""
+    ids = torch.tensor([[model.tokenizer.eos_token_id] * 2])
+    network = model.network
+    expected = network(input_ids=ids).logits
+    plain = network.get_output_embeddings()(hidden_states(network, ids, torch.ones_like(ids)))
+    if not torch.allclose(expected, plain, atol=1e-3, rtol=1e-3):
+        raise InputError(
+            f"{source}: this architecture transforms its logits after the output layer; "
+            "expected plain logits (GPT-NeoX, Llama, GPT-2, Qwen and the like)"
+        )

@@ -1,0 +1,371 @@
+"""Rewards: texts in, one number a text out, higher = better = less toxic.
+
+Every reward reads (prompt, completion) as text and tokenizes with its own tokenizer, so policies
+and rewards never share token ids. A saved reward emits raw scores; `normalized` is for the places
+where a reward drives a policy.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from irl_exp.config import InputError
+from irl_exp.data import synthetic
+from irl_exp.models import language_model
+
+REWARD_FILE = "reward.json"
+
+
+class Scorer(Protocol):
+    """What a policy is driven by: texts in, float32 [n] out."""
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor: ...
+
+
+class Reward(Scorer, Protocol):
+    """A scorer that can be saved. `kind` names the class in a saved folder; `save` writes what the class needs to be loaded
+    again and returns the few numbers that belong in reward.json."""
+
+    kind: ClassVar[str]
+
+    def save(self, folder: Path) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class NetworkReward:
+    """A sequence classifier with one output, read at the last token that is not padding.
+
+    Texts longer than the context lose their beginning: what was completed is at the end.
+    """
+
+    kind: ClassVar[str] = "network"
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int = 256
+
+    def save(self, folder: Path) -> dict[str, float]:
+        """A plain Hugging Face folder: AutoModelForSequenceClassification loads it."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return {}
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        rows = encode(self.tokenizer, self.network, prompts, completions)
+        scores = torch.empty(len(rows))
+        # Batches of like length: little padding, and no score depends on its neighbours.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            scores[chosen] = self.forward([rows[i] for i in chosen]).cpu()
+        if not torch.isfinite(scores).all():
+            bad = int((~torch.isfinite(scores)).sum())
+            raise InputError(f"the reward gave {bad} of {len(rows)} texts a score that is not finite")
+        return scores
+
+    def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Scores of token rows, float32 [n], with gradient."""
+        device = next(self.network.parameters()).device
+        ids, mask = language_model.pad(rows, self.tokenizer.pad_token_id, side="right")
+        output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return output.logits[:, 0].float()
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    network: PreTrainedModel,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+) -> list[list[int]]:
+    """Token rows of prompt + completion with what the tokenizer adds; never empty, never too long."""
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    limit = getattr(network.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    # RoBERTa counts its positions from pad_token_id + 1, so two of them hold no token.
+    if getattr(network.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
+        limit -= tokenizer.pad_token_id + 1
+    tokenizer.truncation_side = "left"
+    rows = tokenizer(texts, truncation=True, max_length=int(limit))["input_ids"]
+    return [row or [tokenizer.eos_token_id] for row in rows]
+
+
+@dataclass(frozen=True)
+class ClosedFormReward:
+    """The embedded grammar's own reward."""
+
+    kind: ClassVar[str] = "closed_form"
+
+    def save(self, folder: Path) -> dict[str, float]:
+        return {}
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+        return torch.tensor([synthetic.reward(text) for text in texts], dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class LengthReward:
+    """Control: the number of words of the completion, counted for or against it (`sign`)."""
+
+    kind: ClassVar[str] = "length"
+    sign: float
+
+    def save(self, folder: Path) -> dict[str, float]:
+        return {"sign": self.sign}
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return torch.tensor([self.sign * len(text.split()) for text in completions])
+
+
+@dataclass(frozen=True)
+class LogRatioReward:
+    """beta * (log pi_E(y|x) - log pi_ref(y|x)): R* up to a constant per prompt, if RLHF converged.
+
+    Rafailov et al. 2023 (arXiv 2305.18290), equation 5 without its partition function.
+    """
+
+    kind: ClassVar[str] = "log_ratio"
+    aligned: language_model.LanguageModel
+    reference: language_model.LanguageModel
+    beta: float
+    max_new_tokens: int
+    batch_size: int = 256
+
+    def save(self, folder: Path) -> dict[str, float]:
+        self.aligned.save(folder / "aligned")
+        self.reference.save(folder / "reference")
+        return {"beta": self.beta, "max_new_tokens": self.max_new_tokens}
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        scores = []
+        for start in range(0, len(prompts), self.batch_size):
+            span = slice(start, start + self.batch_size)
+            prompt = language_model.encode_prompts(
+                self.reference, prompts[span], self.max_new_tokens
+            )
+            completion = language_model.encode_completions(
+                self.reference, completions[span], self.max_new_tokens
+            )
+            device = next(self.reference.network.parameters()).device
+            prompt = (prompt[0].to(device), prompt[1].to(device))
+            completion = (completion[0].to(device), completion[1].to(device))
+            ours, theirs = (
+                language_model.completion_log_probs(model.network, prompt, completion).sum(-1)
+                for model in (self.aligned, self.reference)
+            )
+            scores.append((self.beta * (ours - theirs)).cpu())
+        return torch.cat(scores)
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """One affine map: mean 0, standard deviation 1 over reference completions of calibration prompts."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, scores: Tensor) -> "Normalizer":
+        """From raw scores [n]; raises InputError if they are constant."""
+        std = float(scores.std(correction=0))
+        if not std > 0:
+            raise InputError("the reward is constant on the reference's completions: nothing to optimize")
+        return cls(float(scores.mean()), std)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        return (scores - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class NormalizedReward:
+    """A reward in the unit in which beta is measured; only raw rewards are saved."""
+
+    raw: Reward
+    normalizer: Normalizer
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return self.normalizer(self.raw.score(prompts, completions))
+
+
+def as_reward_func(reward: Scorer) -> Any:
+    """The same reward as TRL's trainers call it: reward_func(prompts, completions, **kwargs)."""
+    return lambda prompts, completions, **kwargs: reward.score(prompts, completions).tolist()
+
+
+# --- networks ---------------------------------------------------------------------------------
+
+
+def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> NetworkReward:
+    """The body of the language model in `folder` with a new linear head on the last real token."""
+    model = language_model.load(folder)
+    network = _quietly(
+        AutoModelForSequenceClassification.from_pretrained, folder, num_labels=1, dtype=torch.float32
+    )
+    language_model.ensure_pad_token(model.tokenizer, network)
+    head = _output_layer(network, folder)
+    # Unit-variance features (the body ends in a layer norm) give scores of unit order.
+    with torch.no_grad():
+        head.weight.normal_(0.0, head.in_features**-0.5, generator=generator)
+    language_model.use_eager_attention(network)
+    model.tokenizer.padding_side = "right"
+    return NetworkReward(network, model.tokenizer, batch_size)
+
+
+def from_classifier(
+    source: str, toxic_label: str, revision: str | None, batch_size: int
+) -> NetworkReward:
+    """A text classifier as a reward with one output.
+
+    A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit, for
+    two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid): minus
+    the toxic logit, as in Joselowitz et al. 2025. Both are linear in the logits, so they fold into
+    the output layer exactly. Raises InputError if `toxic_label` is not in the model's id2label.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+        network = AutoModelForSequenceClassification.from_pretrained(
+            source, revision=revision or "main", dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source}: expected a text classifier with its tokenizer: {reason}") from error
+    labels = {name.lower(): index for index, name in network.config.id2label.items()}
+    if toxic_label.lower() not in labels:
+        names = ", ".join(network.config.id2label.values())
+        raise InputError(
+            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {names}; expected one of them"
+        )
+    toxic = labels[toxic_label.lower()]
+    weights = torch.zeros(len(labels))
+    if len(labels) > 1 and network.config.problem_type != "multi_label_classification":
+        weights += 1.0 / (len(labels) - 1)
+    weights[toxic] = -1.0
+    language_model.ensure_pad_token(tokenizer, network)
+    _fold(network, _output_layer(network, source), weights)
+    return NetworkReward(network.eval(), tokenizer, batch_size)
+
+
+def _fold(network: PreTrainedModel, layer: nn.Linear, weights: Tensor) -> None:
+    """Replace the output layer by the one combination `weights` of its outputs."""
+    layer.weight = nn.Parameter(weights.unsqueeze(0) @ layer.weight.data)
+    if layer.bias is not None:
+        layer.bias = nn.Parameter((weights @ layer.bias.data).unsqueeze(0))
+    layer.out_features = 1
+    network.config.num_labels = 1
+    network.num_labels = 1
+    network.config.problem_type = "regression"
+
+
+def _output_layer(network: PreTrainedModel, source: str | Path) -> nn.Linear:
+    """The last linear layer of a classification head, by the names that transformers gives it."""
+    for name in ("score", "classifier.out_proj", "classifier", "classification_head.out_proj"):
+        try:
+            layer = network.get_submodule(name)
+        except AttributeError:
+            continue
+        if isinstance(layer, nn.Linear):
+            return layer
+    raise InputError(f"{source}: expected a classification head that ends in one linear layer")
+
+
+# --- saved rewards ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stands beside the weights of a saved reward: reward.json."""
+
+    kind: str
+    normalizer: Normalizer
+    origin: dict[str, Any]
+    threshold: float | None = None
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        text = {
+            "kind": self.kind,
+            "sign": "higher = better = less toxic",
+            "normalizer": {"mean": self.normalizer.mean, "std": self.normalizer.std},
+            "threshold": self.threshold,
+            "origin": self.origin,
+            "extra": self.extra,
+        }
+        (folder / REWARD_FILE).write_text(json.dumps(text, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Facts":
+        path = folder / REWARD_FILE
+        if not path.is_file():
+            raise InputError(f"{folder}: expected a saved reward (a folder with {REWARD_FILE})")
+        text = json.loads(path.read_text())
+        return cls(
+            kind=text["kind"],
+            normalizer=Normalizer(**text["normalizer"]),
+            origin=text["origin"],
+            threshold=text["threshold"],
+            extra=text["extra"],
+        )
+
+
+def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
+    """The raw reward saved in `folder`."""
+    facts = Facts.load(folder)
+    if facts.kind == NetworkReward.kind:
+        reward = load_network_reward(folder, batch_size)
+        reward.network.to(device)
+        return reward
+    if facts.kind == ClosedFormReward.kind:
+        return ClosedFormReward()
+    if facts.kind == LengthReward.kind:
+        return LengthReward(facts.extra["sign"])
+    if facts.kind == LogRatioReward.kind:
+        aligned, reference = (language_model.load(folder / name) for name in ("aligned", "reference"))
+        for model in (aligned, reference):
+            model.network.to(device)
+        return LogRatioReward(
+            aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
+        )
+    raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
+
+
+def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") -> NormalizedReward:
+    """The reward saved in `folder`, in the unit in which it drives a policy."""
+    return NormalizedReward(load_reward(folder, batch_size, device), Facts.load(folder).normalizer)
+
+
+def load_network_reward(folder: Path, batch_size: int = 256) -> NetworkReward:
+    """A folder with one output: saved by us, or by anyone who keeps the sign."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        network = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{folder}: expected a saved reward: {reason}") from error
+    if network.config.num_labels != 1:
+        raise InputError(f"{folder}: expected one output, found {network.config.num_labels}")
+    language_model.use_eager_attention(network)
+    return NetworkReward(network.eval(), tokenizer, batch_size)
+
+
+def _quietly(load: Any, *args: Any, **kwargs: Any) -> Any:
+    """from_pretrained warns that the head is new: here it is meant to be."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng():
+            return load(*args, **kwargs)
+    finally:
+        logging.set_verbosity(before)

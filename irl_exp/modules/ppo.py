@@ -1,0 +1,309 @@
+"""Proximal policy optimization of a language model against a text-level reward.
+
+Schulman et al. 2017 (arXiv 1707.06347) with generalized advantage estimation (arXiv 1506.02438) and,
+as in Ziegler et al. 2019 (arXiv 1909.08593), a penalty beta * log pi/pi_ref at every token.
+Names of logged values are TRL's where TRL had them, so that curves can be laid over each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from irl_exp.config import PPOConfig
+from irl_exp.metrics.behavior import distinct_n
+from irl_exp.models import generation, language_model
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.models.reward_model import Scorer
+from irl_exp.modules.training import adamw
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one batch of prompts gave. ids and masks int64, the rest float32; [n, T] over completion tokens."""
+
+    prompt: tuple[Tensor, Tensor]
+    completion: tuple[Tensor, Tensor]
+    texts: list[str]
+    scores: Tensor
+    log_probs: Tensor
+    reference_log_probs: Tensor
+    entropies: Tensor
+    values: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        return self.completion[1].bool()
+
+    @property
+    def kl(self) -> Tensor:
+        """k1 estimate of KL(pi, pi_ref) of each completion, nats: [n]."""
+        return (self.log_probs - self.reference_log_probs).sum(-1)
+
+
+class PPO(pl.LightningModule):
+    """One training step is one PPO iteration: sample, score, then `epochs` passes over minibatches.
+
+    Batches are lists of prompts. The value head reads the policy's own last hidden state. `stopped`
+    says why training ended early, if it did.
+    """
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        policy: LanguageModel,
+        reference: LanguageModel,
+        reward: Scorer,
+        max_new_tokens: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        self.policy = policy
+        self.network = policy.network.eval()  # eval: no dropout, the ratio must start at one
+        self.reference = reference
+        self.reward = reward
+        self.max_new_tokens = max_new_tokens
+        self.generator = generator
+        self.value_head = nn.Linear(_width(self.network), 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.stopped: str | None = None
+
+    # --- one iteration ------------------------------------------------------------------------
+
+    def training_step(self, prompts: list[str], index: int) -> None:
+        rollout = self.rollout(prompts)
+        self.check(rollout, index)
+        if self.stopped:
+            return
+        records = [
+            self.update(rollout, rows)
+            for _ in range(self.config.epochs)
+            for rows in self.minibatches(len(prompts))
+        ]
+        self.lr_schedulers().step()
+        averages = {name: sum(r[name] for r in records) / len(records) for name in records[0]}
+        self.log_iteration(rollout, averages, index)
+
+    def minibatches(self, n: int) -> Sequence[Tensor]:
+        order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+        return order.split(self.config.minibatch_size)
+
+    @torch.no_grad()
+    def rollout(self, prompts: list[str]) -> Rollout:
+        encoded = language_model.encode_prompts(self.policy, prompts, self.max_new_tokens)
+        prompt = (encoded[0].to(self.device), encoded[1].to(self.device))
+        completion = generation.sample_tokens(
+            self.policy, prompt, self.max_new_tokens, self.generator
+        )
+        texts = generation.decode(self.policy, completion[0])
+        scores = self.reward.score(prompts, texts).to(self.device)
+        log_probs, values, entropies = self.evaluate(prompt, completion)
+        reference = language_model.completion_log_probs(self.reference.network, prompt, completion)
+        mask = completion[1].bool()
+        rewards = token_rewards(scores, log_probs, reference, mask, self.config.kl_coef)
+        advantages, returns = generalized_advantages(
+            rewards, values, mask, self.config.discount, self.config.gae_lambda
+        )
+        return Rollout(
+            prompt=prompt,
+            completion=completion,
+            texts=texts,
+            scores=scores,
+            log_probs=log_probs,
+            reference_log_probs=reference,
+            entropies=entropies,
+            values=values,
+            rewards=rewards,
+            advantages=whiten(advantages, mask),
+            returns=returns,
+        )
+
+    def evaluate(
+        self, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, values and entropies of the completion tokens: three [n, T], 0 at padding."""
+        hidden = language_model.completion_states(self.network, prompt, completion)
+        ids, real = completion[0], completion[1].bool()
+        states = hidden[real]
+        head = self.network.get_output_embeddings()
+        log_probs, entropies = language_model.token_log_probs(head, states, ids[real])
+        values = self.value_head(states).squeeze(-1).float()
+        return tuple(_spread(x, real) for x in (log_probs, values, entropies))  # type: ignore[return-value]
+
+    def update(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
+        """One optimizer step on some rows of the rollout."""
+        longest = int(rollout.completion[1][rows].sum(-1).max())
+        mask = rollout.mask[rows, :longest]
+        log_probs, values, _ = self.evaluate(
+            (rollout.prompt[0][rows], rollout.prompt[1][rows]),
+            (rollout.completion[0][rows, :longest], rollout.completion[1][rows, :longest]),
+        )
+        policy_loss, policy_facts = clipped_policy_loss(
+            log_probs,
+            rollout.log_probs[rows, :longest],
+            rollout.advantages[rows, :longest],
+            mask,
+            self.config.clip_range,
+        )
+        value_loss, value_facts = clipped_value_loss(
+            values,
+            rollout.values[rows, :longest],
+            rollout.returns[rows, :longest],
+            mask,
+            self.config.value_clip_range,
+        )
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(policy_loss + self.config.value_coef * value_loss)
+        trained = [*self.network.parameters(), *self.value_head.parameters()]
+        norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
+        optimizer.step()
+        return {
+            "loss/policy_avg": policy_loss.item(),
+            "loss/value_avg": value_loss.item(),
+            "grad_norm": norm.item(),
+            **policy_facts,
+            **value_facts,
+        }
+
+    def configure_optimizers(self) -> Any:
+        both = nn.ModuleList([self.network, self.value_head])
+        plan = adamw(both, self.config.learning_rate, 0.0, self.config.warmup, self.config.iterations)
+        return [plan["optimizer"]], [plan["lr_scheduler"]]
+
+    # --- stop rules and what is logged --------------------------------------------------------
+
+    def check(self, rollout: Rollout, iteration: int) -> None:
+        """Stop before an update that a collapsed or diverged policy would make worse."""
+        kl = float(rollout.kl.mean())
+        distinct = distinct_n(rollout.texts, 2)
+        numbers = (rollout.scores, rollout.log_probs, rollout.values)
+        if not all(torch.isfinite(x).all() for x in numbers):
+            raise FloatingPointError(f"PPO iteration {iteration}: a score, log-probability or value is NaN")
+        if kl > self.config.stop_kl:
+            self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
+        elif distinct < self.config.stop_distinct_2:
+            self.stopped = (
+                f"distinct-2 {distinct:.3f} fell below rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
+            )
+        if self.stopped:
+            self.stopped = f"iteration {iteration}: {self.stopped}"
+            self.trainer.should_stop = True
+
+    def log_iteration(self, rollout: Rollout, averages: dict[str, float], index: int) -> None:
+        mask = rollout.mask
+        log_ratio = (rollout.log_probs - rollout.reference_log_probs)[mask]
+        penalty = self.config.kl_coef * rollout.kl
+        ended = (rollout.completion[0] == self.policy.tokenizer.eos_token_id) & mask
+        self.logger.log_metrics(
+            {
+                "objective/kl": rollout.kl.mean().item(),
+                "objective/kl_k3": ((-log_ratio).exp() - 1 + log_ratio).sum().item() / len(mask),
+                "objective/entropy": rollout.entropies.sum(-1).mean().item(),
+                "objective/non_score_reward": -penalty.mean().item(),
+                "objective/rlhf_reward": (rollout.scores - penalty).mean().item(),
+                "objective/scores": rollout.scores.mean().item(),
+                "val/num_eos_tokens": ended.sum().item(),
+                "val/explained_variance": explained_variance(rollout),
+                "completion/length": mask.sum(-1).float().mean().item(),
+                "completion/distinct_2": distinct_n(rollout.texts, 2),
+                "lr": self.lr_schedulers().get_last_lr()[0],
+                "episode": (index + 1) * len(mask),
+                **averages,
+            },
+            step=index,
+        )
+
+
+# --- the formulas -----------------------------------------------------------------------------
+
+
+def token_rewards(
+    scores: Tensor, log_probs: Tensor, reference_log_probs: Tensor, mask: Tensor, kl_coef: float
+) -> Tensor:
+    """-beta * (log pi - log pi_ref) at every token, plus the score at the last real one: [n, T].
+
+    scores [n]; the others [n, T], mask bool. Ziegler et al. 2019, equation 2, spread over tokens.
+    """
+    rewards = -kl_coef * (log_probs - reference_log_probs) * mask
+    last = mask.sum(-1, keepdim=True) - 1
+    return rewards.scatter_add(1, last, scores.unsqueeze(1).to(rewards.dtype))
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns [n, T]; nothing follows the last real token.
+
+    A_t = sum_l (discount * lambda)^l delta_{t+l}, delta_t = r_t + discount * V_{t+1} - V_t
+    (Schulman et al. 2016, arXiv 1506.02438, equation 16).
+    """
+    advantages = torch.zeros_like(rewards)
+    running = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(running)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + discount * next_value - values[:, t]
+        running = (delta + discount * gae_lambda * running) * mask[:, t]
+        advantages[:, t] = running
+        next_value = values[:, t] * mask[:, t]
+    return advantages, (advantages + values) * mask
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over real tokens; 0 at padding. [n, T]."""
+    real = x[mask]
+    return (x - real.mean()) / (real.std(correction=0) + 1e-8) * mask
+
+
+def clipped_policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Mean over real tokens of -min(r A, clip(r, 1 - c, 1 + c) A), r = pi/pi_old (Schulman et al. 2017, eq. 7)."""
+    log_ratio = (log_probs - old_log_probs)[mask]
+    ratio, advantage = log_ratio.exp(), advantages[mask]
+    plain = -advantage * ratio
+    clipped = -advantage * ratio.clamp(1 - clip_range, 1 + clip_range)
+    facts = {
+        "policy/approxkl_avg": 0.5 * log_ratio.detach().square().mean().item(),
+        "policy/clipfrac_avg": (clipped > plain).float().mean().item(),
+        "val/ratio": ratio.detach().mean().item(),
+    }
+    return torch.maximum(plain, clipped).mean(), facts
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Half the squared error, the worse of the value and the value held within clip_range of the old one."""
+    value, old, target = values[mask], old_values[mask], returns[mask]
+    held = old + (value - old).clamp(-clip_range, clip_range)
+    plain, clipped = (value - target).square(), (held - target).square()
+    facts = {"val/clipfrac_avg": (clipped > plain).float().mean().item()}
+    return 0.5 * torch.maximum(plain, clipped).mean(), facts
+
+
+def explained_variance(rollout: Rollout) -> float:
+    """1 - Var(return - value) / Var(return) over real tokens."""
+    returns, values = rollout.returns[rollout.mask], rollout.values[rollout.mask]
+    variance = returns.var(correction=0)
+    return float(1 - (returns - values).var(correction=0) / variance) if variance > 0 else 0.0
+
+
+def _spread(flat: Tensor, mask: Tensor) -> Tensor:
+    """Values of the real tokens, put back to their places; 0 at padding."""
+    result = flat.new_zeros(mask.shape)
+    result[mask] = flat
+    return result
+
+
+def _width(network: nn.Module) -> int:
+    return int(network.get_output_embeddings().weight.shape[1])

@@ -1,0 +1,47 @@
+"""A reward from labels: binary cross-entropy on the probability that a comment is not toxic."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irl_exp.models.reward_model import NetworkReward
+from irl_exp.modules.training import adamw
+
+
+class RewardModeling(pl.LightningModule):
+    """P(not toxic | text) = sigmoid(R(text)), so R is the log-odds of "not toxic".
+
+    Batches are (token rows, labels float32 [n], 1 = toxic).
+    """
+
+    def __init__(
+        self, reward: NetworkReward, learning_rate: float, weight_decay: float, warmup: float
+    ) -> None:
+        super().__init__()
+        self.reward = reward
+        self.network = reward.network.train()
+        self.recipe = {
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+        }
+
+    def training_step(self, batch: tuple[Sequence[Sequence[int]], Tensor], index: int) -> Tensor:
+        rows, labels = batch
+        loss = F.binary_cross_entropy_with_logits(self.reward.forward(rows), 1 - labels)
+        self.log("loss", loss, batch_size=len(rows))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self.network, **self.recipe, steps=steps)
+
+
+def collate(examples: Sequence[tuple[Sequence[int], int]]) -> tuple[list[Sequence[int]], Tensor]:
+    """(token row, label) pairs -> what the module reads."""
+    rows, labels = zip(*examples, strict=True)
+    return list(rows), torch.tensor(labels, dtype=torch.float32)

@@ -1,0 +1,250 @@
+"""The figures of one run, drawn from its files alone; what a run does not have is not drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from irl_exp.metrics import agreement
+from irl_exp.report.run import Run, number
+from irl_exp.report.tables import POLICIES
+
+# Hues of Okabe and Ito (2008), which colour-blind readers can tell apart. One thing, one colour.
+TOXIC, CLEAN = "#D55E00", "#56B4E9"
+TRUTH, RECOVERED = "#0072B2", "#009E73"
+QUIET = "#8C8C8C"
+CONTROLS = ("#E69F00", "#CC79A7", QUIET, "#222222")
+
+TRUTH_SIGN, RECOVERED_SIGN = "$R^*$", r"$\hat{R}$"
+
+STYLE = {
+    "figure.dpi": 130,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def draw(folder: Path) -> dict[str, Path]:
+    """Draw what a run directory has data for; figures of an earlier attempt are removed.
+
+    Returns:
+        Name -> folder/figures/NAME.png, in the order in which to read them: `losses`, `alignment`,
+        `toxicity`, `scores`, `roc`.
+
+    Raises:
+        FileNotFoundError: if the folder is not the directory of a run.
+    """
+    run = Run.read(folder)
+    painters = {
+        "losses": losses,
+        "alignment": alignment,
+        "toxicity": toxicity,
+        "scores": scores,
+        "roc": roc,
+    }
+    drawn: dict[str, Path] = {}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, painter in painters.items():
+        path = folder / "figures" / f"{name}.png"
+        path.unlink(missing_ok=True)
+        with rc_context(STYLE):
+            figure = painter(run)
+            if figure is not None:
+                figure.savefig(path)
+                drawn[name] = path
+    return drawn
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def losses(run: Run) -> Figure | None:
+    """A panel for each step that trained by gradient descent; two for the recovery."""
+    both = {"loss": "training", "validation_loss": "validation"}
+    accuracies = {"pair_accuracy": "training", "validation_pair_accuracy": "validation"}
+    panels = [
+        ("pretrain", both, "Reference policy: next token", "loss (nats per token)"),
+        ("ground_truth", both, f"{TRUTH_SIGN}: labels of comments", "loss (nats)"),
+        ("recover", both, f"{RECOVERED_SIGN}: pairs of completions", "loss"),
+        ("recover", accuracies, f"{RECOVERED_SIGN}: aligned over reference", "share of pairs"),
+    ]
+    panels = [panel for panel in panels if any(run.curve(panel[0], name)[0] for name in panel[1])]
+    if not panels:
+        return None
+    columns = min(len(panels), 2)
+    figure = Figure(figsize=(4.4 * columns, 2.8 * -(-len(panels) // columns)))
+    for place, (step, names, title, unit) in enumerate(panels, start=1):
+        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
+        for name, label in names.items():
+            _curve(axes, run.curve(step, name), label)
+        axes.set(title=title, xlabel="optimizer step", ylabel=unit)
+        if len(axes.lines) > 1:
+            axes.legend()
+    return figure
+
+
+def _curve(axes: Axes, curve: tuple[Sequence[int], Sequence[float]], label: str) -> None:
+    if curve[0]:
+        validation = label == "validation"
+        axes.plot(
+            *curve,
+            label=label,
+            color=TOXIC if validation else TRUTH,
+            marker="o" if validation else None,
+            markersize=4,
+        )
+
+
+def alignment(run: Run) -> Figure | None:
+    """PPO with R* beside PPO with R̂; None for the tilted expert, which needs no training."""
+    runs = {
+        step: (title, sign, colour)
+        for step, title, sign, colour in (
+            ("align", f"RLHF with {TRUTH_SIGN}", TRUTH_SIGN, TRUTH),
+            ("realign", f"RLHF with {RECOVERED_SIGN}", RECOVERED_SIGN, RECOVERED),
+        )
+        if run.curve(step, "objective/scores")[0]
+    }
+    if not runs:
+        return None
+    rows = {
+        "objective/scores": "mean score (sd)",
+        "objective/kl": "KL (nats)",
+        "completion/length": "length (tokens)",
+    }
+    figure = Figure(figsize=(4.4 * len(runs), 6.0))
+    grid = figure.subplots(len(rows), len(runs), sharex=True, sharey="row", squeeze=False)
+    for column, (step, (title, sign, colour)) in enumerate(runs.items()):
+        for axes, (name, unit) in zip(grid[:, column], rows.items(), strict=True):
+            axes.plot(*run.curve(step, name), color=colour)
+            axes.set_ylabel(unit if column == 0 else "")
+        grid[0, column].set_title(f"{title}: what {sign} thinks of the completions")
+        grid[1, column].set_title("How far the policy is from the reference")
+        grid[2, column].set_title("How much it writes")
+        grid[-1, column].set_xlabel("PPO iteration")
+    return figure
+
+
+# --- behaviour ------------------------------------------------------------------------------------
+
+
+def toxicity(run: Run) -> Figure | None:
+    """Bars in pairs: the judge that RLHF pleased, and one that it never saw."""
+    seen = [p for p in POLICIES if f"policy/{p}/toxicity_rate" in run.summary]
+    if not seen:
+        return None
+    figure = Figure(figsize=(2.4 + 1.7 * len(seen), 3.6))
+    axes = figure.add_subplot()
+    judges = {
+        "toxicity_rate": (f"by {TRUTH_SIGN}", TRUTH),
+        "toxicity_rate_second": ("by a second classifier", QUIET),
+    }
+    for shift, (measure, (label, colour)) in zip((-0.2, 0.2), judges.items(), strict=True):
+        for place, policy in enumerate(seen):
+            name = f"policy/{policy}/{measure}"
+            value = run.summary.get(name)
+            if not isinstance(value, float):
+                continue
+            ends = [run.summary.get(name + end, value) for end in ("_low", "_high")]
+            x, (low, high) = place + shift, (float(end) for end in ends)
+            axes.bar(x, value, 0.38, color=colour, label=label if place == 0 else None)
+            axes.vlines(x, low, high, color="#222222", linewidth=1.2)
+            axes.annotate(
+                number(value),
+                (x, np.nanmax([value, high])),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+            )
+    axes.set_xticks(range(len(seen)), seen)
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.set(title="How often each policy writes something toxic", ylabel="share of completions")
+    axes.legend()
+    return figure
+
+
+# --- the recovered reward -------------------------------------------------------------------------
+
+
+def scores(run: Run) -> Figure | None:
+    """R* and R̂ of held-out comments by label, and one against the other."""
+    comments = _comments(run)
+    if comments is None:
+        return None
+    truth, recovered = comments["truth"], comments["recovered"]
+    toxic = comments["toxic"] == 1
+    figure = Figure(figsize=(11.4, 3.6))
+    left, middle, right = figure.subplots(1, 3)
+    for axes, values, sign in ((left, truth, TRUTH_SIGN), (middle, recovered, RECOVERED_SIGN)):
+        bins = np.linspace(values.min(), values.max(), 41) if np.ptp(values) > 0 else 1
+        for chosen, label, colour in ((~toxic, "not toxic", CLEAN), (toxic, "toxic", TOXIC)):
+            part = values[chosen]
+            weights = np.full(len(part), 1 / max(len(part), 1))
+            axes.hist(part, bins, weights=weights, color=colour, alpha=0.65, label=label)
+        axes.set(title=f"{sign} of held-out comments", xlabel=f"{sign} (raw)")
+        axes.set_ylabel("share of the label's comments")
+        axes.legend()
+    colours = np.where(toxic, TOXIC, CLEAN).tolist()
+    right.scatter(truth, recovered, s=9, c=colours, alpha=0.6, linewidths=0)
+    spearman = agreement.correlations(truth, recovered)["spearman"]
+    text = number(spearman) + run.interval("recovery/spearman", spearman)
+    right.set(
+        title=f"Spearman {text}", xlabel=f"{TRUTH_SIGN} (raw)", ylabel=f"{RECOVERED_SIGN} (raw)"
+    )
+    return figure
+
+
+def roc(run: Run) -> Figure | None:
+    """R̂, R* and the controls as detectors of comments that people called toxic."""
+    comments = _comments(run)
+    if comments is None or comments["toxic"].nunique() < 2:
+        return None
+    known = {
+        "recovered": (f"{RECOVERED_SIGN}, recovered", "recovery/auc", RECOVERED, "-"),
+        "truth": (f"{TRUTH_SIGN}, ground truth", "ground_truth/auc", TRUTH, "-"),
+    }
+    controls = [column for column in comments if column.startswith("control/")]
+    for place, column in enumerate(controls):
+        colour, label = CONTROLS[place % len(CONTROLS)], column.removeprefix("control/")
+        known[column] = (label.replace("_", " "), f"{column}/auc", colour, "--")
+    figure = Figure(figsize=(6.4, 6.0))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, linestyle=":")
+    for column, (label, name, colour, line) in known.items():
+        false_alarms, hits, _ = roc_curve(comments["toxic"], -comments[column])
+        auc = agreement.auc(comments[column], comments["toxic"])
+        text = f"{label}: {number(auc)}{run.interval(name, auc)}"
+        axes.plot(false_alarms, hits, line, color=colour, label=text)
+    axes.set(
+        title="Telling toxic held-out comments from the others",
+        xlabel="share of non-toxic comments called toxic",
+        ylabel="share of toxic comments called toxic",
+        aspect="equal",
+    )
+    axes.legend(title="AUC against human labels", alignment="left", loc="lower right")
+    return figure
+
+
+def _comments(run: Run) -> pd.DataFrame | None:
+    """The panel's held-out comments, with labels 0 and 1."""
+    if run.panel is None:
+        return None
+    comments = run.panel[run.panel["kind"] == "comment"]
+    return comments.astype({"toxic": int}) if len(comments) > 1 else None

@@ -1,0 +1,113 @@
+"""One run directory as its readers see it: its files, and its numbers as text."""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+# What a summary holds where a number has no meaning.
+NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. A run may have ended at any step: what it did not write is empty here."""
+
+    folder: Path
+    config: dict[str, Any]
+    overrides: list[str]
+    manifest: dict[str, Any]
+    status: dict[str, Any]
+    summary: dict[str, float | str]
+    curves: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    panel: pd.DataFrame | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Raises FileNotFoundError for a folder that no run wrote to."""
+        if not (folder / "status.json").is_file():
+            raise FileNotFoundError(f"{folder}: no status.json; expected the directory of a run")
+        panel = folder / "panel.parquet"
+        return cls(
+            folder=folder,
+            config=_yaml(folder / "config.yaml") or {},
+            overrides=_yaml(folder / "overrides.yaml") or [],
+            manifest=_json(folder / "manifest.json"),
+            status=_json(folder / "status.json"),
+            summary=_json(folder / "summary.json"),
+            curves=_json_lines(folder / "metrics.jsonl"),
+            samples=_json_lines(folder / "samples.jsonl"),
+            panel=pd.read_parquet(panel) if panel.is_file() else None,
+        )
+
+    def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
+        """(global steps, values) of one logged name of one step; two empty lists if there is none."""
+        records = [r for r in self.curves if r["step"] == step and name in r]
+        return [r["global_step"] for r in records], [r[name] for r in records]
+
+    @property
+    def controls(self) -> list[str]:
+        """The controls that the summary knows, in its order."""
+        names = (name.split("/") for name in self.summary if name.startswith("control/"))
+        return list(dict.fromkeys(parts[1] for parts in names))
+
+    # --- numbers as text ----------------------------------------------------------------------
+
+    def text(self, name: str) -> str:
+        """`0.953 [0.941, 0.964]`, without brackets where there is no interval; "" if missing."""
+        if name not in self.summary:
+            return ""
+        value = self.summary[name]
+        return number(value) + self.interval(name, value)
+
+    def interval(self, name: str, value: float | str) -> str:
+        """` [low, high]` of a number of the summary, if `value` is that number; else ""."""
+        known, low, high = (self.summary.get(name + end) for end in ("", "_low", "_high"))
+        if isinstance(value, str) or not isinstance(known, float) or low is None or high is None:
+            return ""
+        return f" [{number(low)}, {number(high)}]" if math.isclose(value, known, abs_tol=1e-6) else ""
+
+    def fill(self, sentence: str) -> str:
+        """The sentence with each {name} as `text(name)`; "" if one of them is missing or has no meaning."""
+        names = re.findall(r"{(.+?)}", sentence)
+        if any(self.summary.get(name, NOT_APPLICABLE) == NOT_APPLICABLE for name in names):
+            return ""
+        return re.sub(r"{(.+?)}", lambda match: self.text(match[1]), sentence)
+
+    @property
+    def brackets(self) -> str:
+        """What the brackets around numbers mean."""
+        level = self.config.get("evaluation", {}).get("level")
+        share = f"{level:.0%} " if level else ""
+        return f"Brackets: {share}bootstrap intervals over prompts."
+
+
+def number(value: float | str) -> str:
+    """Three significant digits, all digits before the point; texts and counts as they are."""
+    if isinstance(value, str | int):
+        return str(value)
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """A last line without its end was being written when the run was killed: it is left out."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _yaml(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None

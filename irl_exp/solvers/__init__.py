@@ -1,0 +1,22 @@
+"""Solvers: from demonstrations to a recovered reward, one idea a file.
+
+A solver is a function from a `Problem` to a reward. `SOLVERS` maps the names that conf/solver/ offers
+to these functions.
+"""
+
+from collections.abc import Callable
+
+from irl_exp.models.reward_model import Reward
+from irl_exp.solvers import controls, log_ratio, margin
+from irl_exp.solvers.problem import Problem
+
+SOLVERS: dict[str, Callable[[Problem], Reward]] = {
+    "asymmetric": margin.solve,
+    "hinge": margin.solve,
+    "squared_hinge": margin.solve,
+    "logistic": margin.solve,
+    "log_ratio": log_ratio.solve,
+    "length": controls.length,
+    "untrained": controls.untrained,
+    "oracle": controls.oracle,
+}

@@ -1,0 +1,73 @@
+"""Gradient solvers: the reference's body and a new head, trained so that what the aligned policy
+writes scores above what the reference writes after the same prompt (Joselowitz et al. 2025,
+arXiv 2410.12491; the objectives are in modules/max_margin.py)."""
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from irl_exp.config import MarginSolver
+from irl_exp.data.batches import LengthBatches
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.models import reward_model
+from irl_exp.models.reward_model import NetworkReward
+from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
+from irl_exp.modules.training import fit
+from irl_exp.solvers.problem import Problem
+
+
+def solve(problem: Problem) -> NetworkReward:
+    """All k^2 pairs of a prompt: any aligned completion is preferred to any reference completion."""
+    train, validation = (problem.demonstrations.split(name) for name in ("train", "validation"))
+    k = problem.demonstrations.k
+    return train_on_orders(
+        problem,
+        train,
+        aligned_over_reference(len(train), k),
+        validation,
+        aligned_over_reference(len(validation), k),
+    )
+
+
+def train_on_orders(
+    problem: Problem,
+    train: Demonstrations,
+    train_order: Tensor,
+    validation: Demonstrations,
+    validation_order: Tensor,
+) -> NetworkReward:
+    """Train on pools of 2k completions with the preferences `order` [n, 2k, 2k] among them."""
+    config = problem.config
+    assert isinstance(config, MarginSolver)
+    reward = problem.new_reward()
+    module = MaxMargin(
+        reward, config.objective, config.learning_rate, config.weight_decay, config.warmup
+    )
+    pools = _pools(reward, train)
+    lengths = [max(map(len, pool)) for pool in pools]
+    batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))
+    fit(
+        module,
+        DataLoader(
+            list(zip(pools, train_order, strict=True)),  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=collate,
+        ),
+        problem.trainer,
+        problem.folder,
+        epochs=config.epochs,
+        max_grad_norm=config.max_grad_norm,
+        validation=DataLoader(
+            list(zip(_pools(reward, validation), validation_order, strict=True)),  # type: ignore[arg-type]
+            batch_size=config.batch_size,
+            collate_fn=collate,
+        ),
+    )
+    reward.network.to(problem.device)
+    return reward
+
+
+def _pools(reward: NetworkReward, pairs: Demonstrations) -> list[list[list[int]]]:
+    """Token rows of each prompt's 2k completions, the aligned policy's first."""
+    rows = reward_model.encode(reward.tokenizer, reward.network, *pairs.pool())
+    m = 2 * pairs.k
+    return [rows[i : i + m] for i in range(0, len(rows), m)]

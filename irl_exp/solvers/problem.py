@@ -1,0 +1,41 @@
+"""What a solver is given."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from irl_exp.config import SolverConfig, TrainerConfig
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.models import reward_model
+from irl_exp.models.reward_model import NetworkReward
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Demonstrations, and the folders of what they came from.
+
+    `reference` and `aligned` are policy folders; `truth` is R*'s folder, for the oracle alone.
+    `kl_coef` is the beta of RLHF. Curves are written into `folder`.
+    """
+
+    config: SolverConfig
+    demonstrations: Demonstrations
+    reference: Path
+    aligned: Path
+    truth: Path
+    kl_coef: float
+    max_new_tokens: int
+    trainer: TrainerConfig
+    device: str
+    seed: int
+    folder: Path
+
+    def new_reward(self) -> NetworkReward:
+        """The reference's body with a fresh linear head."""
+        batch = self.trainer.score_batch_size
+        return reward_model.from_body(self.reference, self.generator("head"), batch)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(zlib.crc32(f"{purpose}/{self.seed}".encode()))

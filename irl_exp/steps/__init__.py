@@ -1,0 +1,1 @@
+"""The stages of the study: each reads artifacts and writes one artifact."""

@@ -1,0 +1,89 @@
+"""align: RLHF of the reference policy with a reward; with R* it gives the expert, with R̂ the realigned policy."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_model
+from torch.utils.data import DataLoader
+
+from irl_exp.config import PPOConfig, TiltedConfig
+from irl_exp.data.comments import Comments
+from irl_exp.models import generation
+from irl_exp.models.reward_model import load_normalized
+from irl_exp.modules.ppo import PPO
+from irl_exp.modules.training import fit
+from irl_exp.steps.bench import Bench, derive, write_summary
+from irl_exp.store import Artifact
+
+VERSION = 1
+
+
+def align(
+    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align"
+) -> Artifact:
+    """Artifact: a policy folder, and why training stopped early if it did."""
+    config, seed = bench.config.rlhf, bench.config.seeds.policy
+
+    def compute(folder: Path) -> None:
+        if isinstance(config, TiltedConfig):
+            _tilt(config, reference, reward, folder)
+        else:
+            assert isinstance(config, PPOConfig)
+            _ppo(bench, config, comments, reference, reward, folder, seed)
+
+    artifact = bench.do(
+        "align",
+        VERSION,
+        compute,
+        config={"rlhf": asdict(config), "max_new_tokens": bench.config.dataset.max_new_tokens},
+        inputs={"comments": comments, "reference": reference, "reward": reward},
+        seed=seed,
+        label=label,
+    )
+    stopped = generation.stop_reason(artifact.path)
+    if stopped:
+        bench.tracker.warn(f"{label} stopped early at {stopped}; what follows describes that policy")
+    return artifact
+
+
+def _tilt(config: TiltedConfig, reference: Artifact, reward: Artifact, folder: Path) -> None:
+    """The tilted policy is its parts; it is drawn from when completions are asked for."""
+    shutil.copytree(reference.path, folder / "reference")
+    shutil.copytree(reward.path, folder / "reward")
+    generation.save_policy(folder, "tilted", beta=config.kl_coef, candidates=config.candidates)
+
+
+def _ppo(
+    bench: Bench,
+    config: PPOConfig,
+    comments: Artifact,
+    reference: Artifact,
+    reward: Artifact,
+    folder: Path,
+    seed: int,
+) -> None:
+    prompts = Comments.load(comments.path).split("train").prompts
+    # One long order of prompts, reshuffled whenever all have been seen.
+    order = torch.Generator().manual_seed(derive(seed, "prompts"))
+    wanted = config.iterations * config.batch_size
+    rounds = -(-wanted // len(prompts))
+    indices = torch.cat([torch.randperm(len(prompts), generator=order) for _ in range(rounds)])
+    queue = [prompts[i] for i in indices[:wanted].tolist()]
+
+    policy = generation.load_network(reference.path)
+    ppo = PPO(
+        config,
+        policy,
+        generation.load_network(reference.path, bench.device),
+        load_normalized(reward.path, bench.config.trainer.score_batch_size, bench.device),
+        bench.config.dataset.max_new_tokens,
+        bench.generator(seed, "ppo"),
+    )
+    loader = DataLoader(queue, batch_size=config.batch_size, collate_fn=list)  # type: ignore[arg-type]
+    fit(ppo, loader, bench.config.trainer, folder)
+    policy.save(folder)
+    save_model(ppo.value_head, str(folder / "value_head.safetensors"))
+    generation.save_policy(folder, "network", stopped=ppo.stopped)
+    write_summary(folder, {"stopped": ppo.stopped} if ppo.stopped else {})

@@ -1,0 +1,128 @@
+"""Where steps work: the configuration, the store, the run's tracker, seeds and the device.
+
+A step names what decides its result (its own config, its inputs, its seed, how numbers are
+computed) and how to compute it; the bench looks it up in the store, and reports what it says.
+"""
+
+import json
+import logging
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irl_exp.config import Config
+from irl_exp.modules.training import CURVES_FILE
+from irl_exp.store import Artifact, Store
+from irl_exp.tracking import Tracker, Value
+
+log = logging.getLogger(__name__)
+SUMMARY_FILE = "summary.json"
+
+
+class UntilReached(Exception):
+    """The step named by `until` is done."""
+
+
+@dataclass
+class Bench:
+    config: Config
+    store: Store
+    tracker: Tracker
+
+    def do(
+        self,
+        step: str,
+        version: int,
+        compute: Callable[[Path], None],
+        *,
+        config: Any,
+        inputs: Mapping[str, Artifact | None],
+        seed: int,
+        label: str | None = None,
+    ) -> Artifact:
+        """The artifact of a step, found or computed; its curves and numbers go to the run.
+
+        `label` is how the run calls this use of the step, where that differs from `step`.
+        `version` rises whenever the step's output changes for the same inputs.
+        """
+        label = label or step
+        identity = {
+            "version": version,
+            "config": asdict(config) if is_dataclass(config) else config,  # type: ignore[arg-type]
+            "inputs": {name: a.fingerprint if a else None for name, a in inputs.items()},
+            "seed": seed,
+            "numerics": self.numerics,
+        }
+
+        def attempt(folder: Path) -> None:
+            for leaving in folder.iterdir():
+                shutil.rmtree(leaving) if leaving.is_dir() else leaving.unlink()
+            compute(folder)
+
+        start = time.perf_counter()
+        artifact = self.store.fetch(step, identity, attempt, rerun=self.config.rerun)
+        seconds = time.perf_counter() - start
+        log.info("%-16s %s in %.1f s", label, "found" if artifact.hit else "done", seconds)
+        self.tracker.used(label, artifact.fingerprint)
+        self.tracker.log(label, read_jsonl(artifact.path / CURVES_FILE))
+        self.tracker.summarize({f"time/{label}_seconds": seconds})
+        return artifact
+
+    def report(self, artifact: Artifact, prefix: str = "") -> dict[str, Value]:
+        """Add the numbers that a step wrote beside its result to the run's summary."""
+        numbers = {
+            prefix + name: value for name, value in read_summary(artifact.path).items()
+        }
+        self.tracker.summarize(numbers)
+        return numbers
+
+    def finish(self, step: str) -> None:
+        """Leave the study if `step` is where the user wants it to end."""
+        if self.config.until == step:
+            raise UntilReached(step)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """How numbers are computed, as far as it can change a result."""
+        trainer = self.config.trainer
+        return {
+            "device": self.device,
+            "precision": trainer.precision,
+            "matmul_precision": trainer.matmul_precision,
+            "sample_batch_size": trainer.sample_batch_size,
+        }
+
+    @property
+    def device(self) -> str:
+        accelerator = self.config.trainer.accelerator
+        if accelerator in ("gpu", "cuda"):
+            return "cuda"
+        return accelerator
+
+    def generator(self, seed: int, purpose: str) -> torch.Generator:
+        """A generator of its own for each purpose, on the device that samples."""
+        return torch.Generator(self.device).manual_seed(derive(seed, purpose))
+
+
+def derive(seed: int, purpose: str) -> int:
+    """Streams of different purposes under one root seed do not overlap."""
+    return zlib.crc32(f"{purpose}/{seed}".encode())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def read_summary(folder: Path) -> dict[str, Value]:
+    path = folder / SUMMARY_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_summary(folder: Path, numbers: Mapping[str, Value]) -> None:
+    (folder / SUMMARY_FILE).write_text(json.dumps(dict(numbers), indent=2) + "\n")

@@ -1,0 +1,195 @@
+"""evaluate: how good is R̂, and how sure can we be; beside it, every control by the same measures."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from irl_exp.data.comments import Comments
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.metrics import agreement, reward_distance
+from irl_exp.models.reward_model import Facts, Reward, load_reward
+from irl_exp.steps.bench import Bench, write_summary
+from irl_exp.steps.calibration import bootstrap
+from irl_exp.store import Artifact
+from irl_exp.tracking import NOT_APPLICABLE, Value
+
+VERSION = 1
+PANEL_FILE = "panel.parquet"
+
+Texts = tuple[list[str], list[str]]
+
+
+def evaluate(
+    bench: Bench,
+    comments: Artifact,
+    pairs: Artifact,
+    truth: Artifact,
+    recovered: Artifact,
+    controls: Mapping[str, Artifact | None],
+    twin: Artifact | None,
+) -> Artifact:
+    """Artifact: `panel.parquet`, and the numbers of R̂ and of each control (None: not applicable)."""
+
+    def compute(folder: Path) -> None:
+        study = _Evaluation(bench, Comments.load(comments.path), Demonstrations.load(pairs.path))
+        numbers = study.recovery(truth, recovered)
+        for name, control in controls.items():
+            numbers |= study.control(name, truth, control)
+        numbers |= study.floor(truth, twin)
+        rewards = {"truth": truth, "recovered": recovered}
+        rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
+        study.panel(rewards).to_parquet(folder / PANEL_FILE, index=False)
+        write_summary(folder, numbers)
+
+    evaluation = asdict(bench.config.evaluation)
+    del evaluation["controls"]  # they are inputs
+    artifact = bench.do(
+        "evaluate",
+        VERSION,
+        compute,
+        config=evaluation,
+        inputs={
+            "comments": comments,
+            "pairs": pairs,
+            "truth": truth,
+            "recovered": recovered,
+            "twin": twin,
+            **{f"control/{name}": control for name, control in controls.items()},
+        },
+        seed=0,
+    )
+    bench.report(artifact)
+    shutil.copyfile(artifact.path / PANEL_FILE, bench.tracker.folder / PANEL_FILE)
+    bench.tracker.note(panel_digest=panel_digest(pd.read_parquet(artifact.path / PANEL_FILE)))
+    return artifact
+
+
+class _Evaluation:
+    """Scores each reward once on each set of texts, and measures."""
+
+    def __init__(self, bench: Bench, comments: Comments, pairs: Demonstrations) -> None:
+        self.bench = bench
+        self.config = bench.config.evaluation
+        self.test, self.validation = comments.split("test"), comments.split("validation")
+        self.pool = pairs.split("test")
+        self.width = 2 * pairs.k
+        self.texts: dict[str, Texts] = {
+            "test": _texts(self.test),
+            "validation": _texts(self.validation),
+            "pool": self.pool.pool(),
+            "reference": self.pool.reference_texts(),
+        }
+        self.rewards: dict[str, Reward] = {}
+        self.scores: dict[tuple[str, str], NDArray[np.float32]] = {}
+
+    def score(self, artifact: Artifact, where: str) -> NDArray[np.float32]:
+        key = (artifact.fingerprint, where)
+        if key not in self.scores:
+            if artifact.fingerprint not in self.rewards:
+                self.rewards[artifact.fingerprint] = load_reward(
+                    artifact.path, self.bench.config.trainer.score_batch_size, self.bench.device
+                )
+            self.scores[key] = self.rewards[artifact.fingerprint].score(*self.texts[where]).numpy()
+        return self.scores[key]
+
+    def recovery(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
+        """Identified numbers (order and distance within a prompt), then the pooled ones."""
+        threshold = Facts.load(recovered.path).threshold
+        assert threshold is not None
+        if self.config.threshold == "zero":
+            threshold = 0.0
+        ours, theirs = self.score(recovered, "test"), self.score(truth, "test")
+        labels = self.labels(truth)
+        pooled = bootstrap(
+            self.config,
+            {
+                "auc": lambda s, t, y: agreement.auc(s, y),
+                "accuracy": lambda s, t, y: agreement.accuracy(s, y, threshold),
+                "f1": lambda s, t, y: agreement.f1(s, y, threshold),
+                "accuracy_at_zero": lambda s, t, y: agreement.accuracy_at_zero(s, y),
+                "pearson": lambda s, t, y: agreement.correlations(s, t)["pearson"],
+                "spearman": lambda s, t, y: agreement.correlations(s, t)["spearman"],
+            },
+            self.test.group_ids,
+            ours,
+            theirs,
+            labels,
+        )
+        numbers = {f"recovery/{name}": value for name, value in pooled.items()}
+        # A bootstrap of Kendall's tau would cost minutes; Spearman's interval tells as much.
+        numbers["recovery/kendall"] = agreement.correlations(ours, theirs)["kendall"]
+        within = self.within_prompt(truth, recovered)
+        numbers |= {f"recovery/{name}": value for name, value in within.items()}
+        validation = self.score(recovered, "validation")
+        numbers["validation/recovery_auc"] = agreement.auc(validation, self.validation.labels)
+        return dict(numbers)
+
+    def labels(self, truth: Artifact) -> NDArray[np.int64]:
+        """What R̂ is asked to tell apart: human labels, or as in the paper R*'s own at zero."""
+        if self.config.labels == "human":
+            return self.test.labels
+        return (self.score(truth, "test") <= 0).astype(np.int64)
+
+    def within_prompt(self, truth: Artifact, other: Artifact) -> dict[str, float]:
+        theirs, ours = (
+            self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other)
+        )
+        return bootstrap(
+            self.config,
+            {"pair_accuracy": agreement.pair_accuracy, "starc": reward_distance.starc},
+            None,
+            theirs,
+            ours,
+        )
+
+    def control(self, name: str, truth: Artifact, control: Artifact | None) -> dict[str, Value]:
+        if control is None:
+            return {f"control/{name}/{metric}": NOT_APPLICABLE for metric in ("auc", "starc", "pair_accuracy")}
+        pooled = bootstrap(
+            self.config,
+            {"auc": agreement.auc},
+            self.test.group_ids,
+            self.score(control, "test"),
+            self.labels(truth),
+        )
+        numbers = pooled | self.within_prompt(truth, control)
+        return {f"control/{name}/{metric}": value for metric, value in numbers.items()}
+
+    def floor(self, truth: Artifact, twin: Artifact | None) -> dict[str, Value]:
+        """How far two runs of R*'s own recipe lie apart."""
+        if twin is None:
+            return {"recovery/starc_floor": NOT_APPLICABLE}
+        floor = self.within_prompt(truth, twin)
+        return {f"recovery/starc_floor{end}": floor[f"starc{end}"] for end in ("", "_low", "_high")}
+
+    def panel(self, rewards: Mapping[str, Artifact]) -> pd.DataFrame:
+        """Held-out comments, then reference completions of test prompts, under every reward."""
+        tables = []
+        for kind, where in (("comment", "test"), ("reference", "reference")):
+            prompts, completions = self.texts[where]
+            table = pd.DataFrame({"kind": kind, "prompt": prompts, "completion": completions})
+            table["toxic"] = pd.array(
+                self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8"
+            )
+            for name, artifact in rewards.items():
+                table[name] = self.score(artifact, where)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+
+def panel_digest(panel: pd.DataFrame) -> str:
+    """Of the panel's texts: rewards of two runs can be compared when this is equal."""
+    rows = zip(panel["kind"], panel["prompt"], panel["completion"], strict=True)
+    return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()[:16]
+
+
+def _texts(comments: Comments) -> Texts:
+    return comments.table["prompt"].tolist(), comments.completions

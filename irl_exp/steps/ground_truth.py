@@ -1,0 +1,122 @@
+"""ground_truth: R*, the reward that RLHF will use."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from irl_exp.config import ClassifierGroundTruth, ClosedFormGroundTruth, TrainedGroundTruth
+from irl_exp.data.batches import LengthBatches
+from irl_exp.data.comments import Comments
+from irl_exp.metrics import agreement
+from irl_exp.models import reward_model
+from irl_exp.models.reward_model import ClosedFormReward, NetworkReward, Reward
+from irl_exp.modules.reward_modeling import RewardModeling, collate
+from irl_exp.modules.training import fit
+from irl_exp.steps.bench import Bench, derive, write_summary
+from irl_exp.steps.calibration import bootstrap, save_calibrated
+from irl_exp.store import Artifact, content_digest
+
+VERSION = 1
+
+
+def fit_ground_truth(
+    bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False
+) -> Artifact:
+    """Artifact: a reward folder with R*'s threshold and unit, and how well it knows the labels.
+
+    `twin` asks for a second R* by the same recipe from another seed: the noise floor of distances.
+    """
+    config, seed = bench.config.ground_truth, bench.config.seeds.policy
+    if twin:
+        seed = derive(seed, "twin")
+
+    def compute(folder: Path) -> None:
+        table = Comments.load(comments.path)
+        reward = _reward(bench, table, reference, folder, seed)
+        facts = save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
+        test = table.split("test")
+        scores = reward.score(test.table["prompt"].tolist(), test.completions).numpy()
+        assert facts.threshold is not None
+        threshold = facts.threshold
+        numbers = bootstrap(
+            bench.config.evaluation,
+            {
+                "auc": agreement.auc,
+                "accuracy": lambda s, y: agreement.accuracy(s, y, threshold),
+            },
+            test.group_ids,
+            scores,
+            test.labels,
+        )
+        write_summary(folder, numbers)
+
+    artifact = bench.do(
+        "ground_truth",
+        VERSION,
+        compute,
+        config=_identity(bench),
+        inputs={"comments": comments, "reference": reference},
+        seed=seed,
+        label="twin" if twin else None,
+    )
+    if not twin:
+        bench.report(artifact, "ground_truth/")
+    return artifact
+
+
+def _reward(bench: Bench, comments: Comments, reference: Artifact, folder: Path, seed: int) -> Reward:
+    config = bench.config.ground_truth
+    if isinstance(config, ClosedFormGroundTruth):
+        return ClosedFormReward()
+    if isinstance(config, ClassifierGroundTruth):
+        batch = bench.config.trainer.score_batch_size
+        reward = reward_model.from_classifier(config.path, config.toxic_label, config.revision, batch)
+        reward.network.to(bench.device)
+        return reward
+    assert isinstance(config, TrainedGroundTruth)
+    return _trained(bench, config, comments, reference, folder, seed)
+
+
+def _trained(
+    bench: Bench,
+    config: TrainedGroundTruth,
+    comments: Comments,
+    reference: Artifact,
+    folder: Path,
+    seed: int,
+) -> NetworkReward:
+    reward = reward_model.from_body(
+        reference.path,
+        torch.Generator().manual_seed(derive(seed, "head")),
+        bench.config.trainer.score_batch_size,
+    )
+    train = comments.split("train")
+    rows = reward_model.encode(
+        reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions
+    )
+    order = torch.Generator().manual_seed(derive(seed, "ground_truth"))
+    batches = LengthBatches([len(row) for row in rows], config.batch_size, order)
+    examples = list(zip(rows, train.labels.tolist(), strict=True))
+    fit(
+        RewardModeling(reward, config.learning_rate, config.weight_decay, config.warmup),
+        DataLoader(examples, batch_sampler=batches, collate_fn=collate),  # type: ignore[arg-type]
+        bench.config.trainer,
+        folder,
+        epochs=config.epochs,
+        max_grad_norm=1.0,
+    )
+    reward.network.to(bench.device)
+    return reward
+
+
+def _identity(bench: Bench) -> dict[str, Any]:
+    """A local classifier counts by its content, not by where it lies."""
+    config = bench.config.ground_truth
+    if isinstance(config, ClassifierGroundTruth) and Path(config.path).is_dir():
+        config = replace(config, path=content_digest(Path(config.path)))
+    # Intervals are part of what is written.
+    evaluation = bench.config.evaluation
+    return {**asdict(config), "draws": evaluation.draws, "level": evaluation.level}

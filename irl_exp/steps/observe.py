@@ -1,0 +1,234 @@
+"""observe: what a policy does with test prompts, in the eyes of R* and of a second classifier."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from irl_exp.data.comments import Comments
+from irl_exp.metrics import agreement, behavior
+from irl_exp.models import generation, language_model
+from irl_exp.models.generation import NetworkPolicy, Samples
+from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.steps.bench import Bench, read_jsonl, write_summary
+from irl_exp.steps.calibration import bootstrap
+from irl_exp.store import Artifact
+from irl_exp.tracking import NOT_APPLICABLE, Value
+
+VERSION = 1
+SAMPLES_FILE = "samples.jsonl"
+REFERENCE_FILE = "reference_rewards.npy"
+
+
+def observe(
+    bench: Bench,
+    name: str,
+    policy: Artifact,
+    comments: Artifact,
+    reference: Artifact,
+    truth: Artifact,
+    baseline: Artifact | None = None,
+) -> Artifact:
+    """Artifact: the numbers policy/NAME/..., and samples.
+
+    `baseline` is the observation of the reference policy, whose rewards say what could be reached;
+    None when the reference itself is observed.
+    """
+    config, seed = bench.config.evaluation, bench.config.seeds.policy
+
+    def compute(folder: Path) -> None:
+        table = Comments.load(comments.path)
+        sight = _Sight(bench, table, policy, reference, truth, seed, name)
+        numbers, records = sight.behavior()
+        numbers["perplexity"] = sight.perplexity()
+        if baseline is None:
+            np.save(folder / REFERENCE_FILE, sight.reference_rewards())
+        else:
+            numbers |= sight.optimality(np.load(baseline.path / REFERENCE_FILE))
+        write_summary(folder, numbers)
+        with (folder / SAMPLES_FILE).open("w") as lines:
+            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    facts = asdict(config)
+    for unused in ("controls", "threshold", "labels", "name"):
+        del facts[unused]
+    artifact = bench.do(
+        "observe",
+        VERSION,
+        compute,
+        config={
+            "evaluation": facts,
+            "policy": name,
+            "kl_coef": bench.config.rlhf.kl_coef,
+            "max_new_tokens": bench.config.dataset.max_new_tokens,
+        },
+        inputs={
+            "policy": policy,
+            "comments": comments,
+            "reference": reference,
+            "truth": truth,
+            "baseline": baseline,
+        },
+        seed=seed,
+        label=f"observe_{name}",
+    )
+    numbers = bench.report(artifact, f"policy/{name}/")
+    bench.tracker.sample({"policy": name, **r} for r in read_jsonl(artifact.path / SAMPLES_FILE))
+    _warn(bench, name, numbers)
+    return artifact
+
+
+def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
+    """Say before inverting whether there is anything to invert."""
+    optimality = numbers.get(f"policy/{name}/optimality")
+    if name == "aligned" and isinstance(optimality, float) and not optimality > 0:
+        bench.tracker.warn(
+            f"the aligned policy is no better than the reference once its KL is paid for (optimality "
+            f"{optimality:.2f}): what is recovered from it says little about R*"
+        )
+
+
+class _Sight:
+    """One policy on the test prompts."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        comments: Comments,
+        policy: Artifact,
+        reference: Artifact,
+        truth: Artifact,
+        seed: int,
+        name: str,
+    ) -> None:
+        self.bench, self.config = bench, bench.config.evaluation
+        self.comments = comments
+        trainer = bench.config.trainer
+        max_new_tokens = bench.config.dataset.max_new_tokens
+        self.policy = generation.load_policy(
+            policy.path, max_new_tokens, trainer.sample_batch_size, bench.device
+        )
+        self.reference = generation.load_network(reference.path, bench.device)
+        self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
+        self.facts = Facts.load(truth.path)
+        self.prompts = comments.split("test").prompts
+        self.generator = bench.generator(seed, f"observe {name}")
+
+    def draw(self, prompts: int, k: int) -> tuple[Samples, NDArray[np.float64]]:
+        """k completions of the first test prompts, and their raw R*: [n, k]."""
+        samples = self.policy.sample(self.prompts[:prompts], k, self.generator, self.reference)
+        scores = self.truth.score(*samples.flat()).view(-1, k)
+        return samples, scores.numpy().astype(np.float64)
+
+    def normalize(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (scores - self.facts.normalizer.mean) / self.facts.normalizer.std
+
+    def behavior(self) -> tuple[dict[str, Value], list[dict[str, Any]]]:
+        samples, scores = self.draw(self.config.prompts, self.config.k)
+        assert samples.kl is not None and self.facts.threshold is not None
+        kl = samples.kl.numpy().astype(np.float64)
+        columns = {
+            "toxicity_rate": scores < self.facts.threshold,
+            "toxicity_rate_second": self.second_opinion(samples),
+            "mean_reward": self.normalize(scores),
+            "kl": kl,
+            "length": samples.lengths.numpy(),
+        }
+        numbers: dict[str, Value] = {}
+        for name, values in columns.items():
+            numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
+        prompts, completions = samples.flat()
+        numbers["distinct_2"] = behavior.distinct_n(completions, 2)
+        numbers["samples"] = scores.size
+        if samples.effective_size is not None:
+            numbers["effective_sample_size"] = float(samples.effective_size.mean())
+            numbers["kl_cap"] = float(np.log(self.bench.config.rlhf.candidates))  # type: ignore[attr-defined]
+        # The first completion of each prompt, for a person to read.
+        records = [
+            {
+                "prompt": prompt,
+                "completion": row[0],
+                "truth": float(score[0]),
+                "kl": float(nats[0]),
+            }
+            for prompt, row, score, nats in zip(
+                samples.prompts, samples.completions, scores, kl, strict=True
+            )
+        ]
+        return numbers, records
+
+    def second_opinion(self, samples: Samples) -> NDArray[np.bool_]:
+        """Toxic by another kind of classifier: TF-IDF and logistic regression on the human labels."""
+        train, calibration = self.comments.split("train"), self.comments.split("calibration")
+        model = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            LogisticRegression(max_iter=1000, C=4.0),
+        )
+        model.fit(train.texts, train.labels)
+
+        def score(texts: list[str]) -> NDArray[np.float64]:
+            return -model.decision_function(texts)
+
+        threshold = agreement.fit_threshold(score(calibration.texts), calibration.labels)
+        texts = [p + c for p, c in zip(*samples.flat(), strict=True)]
+        return (score(texts) < threshold).reshape(len(samples.prompts), -1)
+
+    @torch.no_grad()
+    def perplexity(self) -> Value:
+        """Of held-out human comments after their prompts, per token with the end of sequence."""
+        if not isinstance(self.policy, NetworkPolicy):
+            return NOT_APPLICABLE
+        model, limit = self.policy.model, self.policy.max_new_tokens
+        test = self.comments.split("test")
+        total, tokens = 0.0, 0
+        prompts, completions = test.table["prompt"].tolist(), test.completions
+        size = self.bench.config.trainer.score_batch_size
+        for start in range(0, len(prompts), size):
+            span = slice(start, start + size)
+            encoded = (
+                language_model.encode_prompts(model, prompts[span], limit),
+                language_model.encode_completions(model, completions[span], limit),
+            )
+            prompt, completion = (
+                (ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded
+            )
+            log_probs = language_model.completion_log_probs(model.network, prompt, completion)
+            total += float(log_probs.double().sum())
+            tokens += int(completion[1].sum())
+        return float(np.exp(-total / tokens))
+
+    def reference_rewards(self) -> NDArray[np.float64]:
+        """Normalized R* of many reference completions of each prompt: [n, N]."""
+        scores = self.draw(self.config.optimality_prompts, self.config.optimality_samples)[1]
+        return self.normalize(scores)
+
+    def optimality(self, reference: NDArray[np.float64]) -> dict[str, Value]:
+        """Share of the KL-regularized gain that was there to be had (metrics.behavior.optimality)."""
+        k = max(1, self.config.prompts * self.config.k // self.config.optimality_prompts)
+        samples, scores = self.draw(self.config.optimality_prompts, k)
+        assert samples.kl is not None
+        kl, beta = samples.kl.numpy().astype(np.float64), self.bench.config.rlhf.kl_coef
+        rows = np.arange(len(reference))
+        numbers = bootstrap(
+            self.config,
+            {
+                "optimality": lambda i: behavior.optimality(
+                    self.normalize(scores)[i], kl[i], reference[i], beta
+                )
+            },
+            None,
+            rows,
+        )
+        size = behavior.effective_sample_size(reference / beta)
+        return {
+            **numbers,
+            "optimality_samples": reference.shape[1],
+            "optimality_effective_sample_size": float(size.mean()),
+        }

@@ -1,0 +1,121 @@
+"""pretrain: the reference policy, from random weights or from a checkpoint."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from irl_exp.config import CheckpointModel, ScratchModel
+from irl_exp.data.batches import LengthBatches
+from irl_exp.data.comments import Comments
+from irl_exp.models import generation, language_model
+from irl_exp.models.generation import NetworkPolicy
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.modules.language_modeling import LanguageModeling
+from irl_exp.modules.training import fit
+from irl_exp.steps.bench import Bench, derive, read_jsonl, write_summary
+from irl_exp.store import Artifact, content_digest
+
+VERSION = 1
+CALIBRATION_FILE = "calibration.parquet"
+# Completions of calibration prompts, from which every reward gets its unit.
+CALIBRATION_COMPLETIONS = 1024
+
+
+def pretrain(bench: Bench, comments: Artifact) -> Artifact:
+    """Artifact: the model folder, its curves, and its completions of calibration prompts."""
+    config, seed = bench.config.model, bench.config.seeds.policy
+    max_new_tokens = bench.config.dataset.max_new_tokens
+
+    def compute(folder: Path) -> None:
+        table = Comments.load(comments.path)
+        model = _initial(bench, table, seed)
+        numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
+        if config.epochs > 0:
+            numbers |= _train(bench, model, table, folder, seed)
+        model.network.eval()
+        model.save(folder)
+        generation.save_policy(folder, "network")
+        policy = NetworkPolicy(model, max_new_tokens, bench.config.trainer.sample_batch_size)
+        model.network.to(bench.device)
+        _write_calibration(bench, policy, table, folder, seed)
+        write_summary(folder, numbers)
+
+    artifact = bench.do(
+        "pretrain",
+        VERSION,
+        compute,
+        config={"model": _identity(config), "max_new_tokens": max_new_tokens},
+        inputs={"comments": comments},
+        seed=seed,
+    )
+    bench.report(artifact)
+    return artifact
+
+
+def _initial(bench: Bench, comments: Comments, seed: int) -> LanguageModel:
+    config = bench.config.model
+    if isinstance(config, CheckpointModel):
+        return language_model.load(config.path, config.revision)
+    assert isinstance(config, ScratchModel)
+    texts = comments.split("train").texts
+    tokenizer = language_model.train_tokenizer(texts, config.vocab_size)
+    return language_model.build(config, tokenizer, derive(seed, "weights"))
+
+
+def _train(
+    bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int
+) -> dict[str, float]:
+    config = bench.config.model
+    eos = model.tokenizer.eos_token_id
+
+    def rows(split: str) -> list[list[int]]:
+        encoded = model.tokenizer(comments.split(split).texts, add_special_tokens=False)["input_ids"]
+        return [[*row, eos][-model.context :] for row in encoded]
+
+    def collate(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        return language_model.pad(batch, model.tokenizer.pad_token_id, side="right")
+
+    train, validation = rows("train"), rows("validation")
+    order = torch.Generator().manual_seed(derive(seed, "pretrain"))
+    batches = LengthBatches([len(row) for row in train], config.batch_size, order)
+    fit(
+        LanguageModeling(model, config.learning_rate, config.weight_decay, config.warmup),
+        DataLoader(train, batch_sampler=batches, collate_fn=collate),
+        bench.config.trainer,
+        folder,
+        epochs=config.epochs,
+        max_grad_norm=1.0,
+        validation=DataLoader(validation, batch_size=config.batch_size, collate_fn=collate),
+    )
+    losses = [r["validation_loss"] for r in read_jsonl(folder / "metrics.jsonl") if "validation_loss" in r]
+    return {"model/validation_loss": losses[-1]}
+
+
+def _write_calibration(
+    bench: Bench, policy: NetworkPolicy, comments: Comments, folder: Path, seed: int
+) -> None:
+    prompts = comments.split("calibration").prompts
+    k = max(1, round(CALIBRATION_COMPLETIONS / len(prompts)))
+    samples = policy.sample(
+        prompts[:CALIBRATION_COMPLETIONS], k, bench.generator(seed, "calibration")
+    )
+    flat_prompts, completions = samples.flat()
+    table = pd.DataFrame({"prompt": flat_prompts, "completion": completions})
+    table.to_parquet(folder / CALIBRATION_FILE, index=False)
+
+
+def calibration_texts(reference: Artifact) -> tuple[list[str], list[str]]:
+    """(prompts, completions) of the reference that fix a reward's unit."""
+    table = pd.read_parquet(reference.path / CALIBRATION_FILE)
+    return table["prompt"].tolist(), table["completion"].tolist()
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    """A local checkpoint counts by its content, not by where it lies."""
+    if isinstance(config, CheckpointModel) and Path(config.path).is_dir():
+        config = replace(config, path=content_digest(Path(config.path)))
+    return asdict(config)

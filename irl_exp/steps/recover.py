@@ -1,0 +1,64 @@
+"""recover: R̂ from demonstrations, or a control in its place."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from irl_exp.config import SolverConfig
+from irl_exp.data.comments import Comments
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.solvers import SOLVERS
+from irl_exp.solvers.problem import Problem
+from irl_exp.steps.bench import Bench
+from irl_exp.steps.calibration import save_calibrated
+from irl_exp.store import Artifact
+
+VERSION = 1
+
+
+def recover(
+    bench: Bench,
+    solver: SolverConfig,
+    comments: Artifact,
+    pairs: Artifact,
+    aligned: Artifact,
+    reference: Artifact,
+    truth: Artifact,
+    label: str = "recover",
+) -> Artifact:
+    """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`."""
+    seed = bench.config.seeds.recovery
+    kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
+
+    def compute(folder: Path) -> None:
+        problem = Problem(
+            config=solver,
+            demonstrations=Demonstrations.load(pairs.path),
+            reference=reference.path,
+            aligned=aligned.path,
+            truth=truth.path,
+            kl_coef=kl_coef,
+            max_new_tokens=max_new_tokens,
+            trainer=bench.config.trainer,
+            device=bench.device,
+            seed=seed,
+            folder=folder,
+        )
+        reward = SOLVERS[solver.name](problem)
+        table = Comments.load(comments.path)
+        save_calibrated(reward, folder, table, reference, origin={"solver": asdict(solver), "seed": seed})
+
+    return bench.do(
+        "recover",
+        VERSION,
+        compute,
+        config={"solver": asdict(solver), "kl_coef": kl_coef, "max_new_tokens": max_new_tokens},
+        inputs={
+            "comments": comments,
+            "pairs": pairs,
+            "aligned": aligned,
+            "reference": reference,
+            "truth": truth,
+        },
+        seed=seed,
+        label=label,
+    )

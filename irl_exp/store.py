@@ -1,0 +1,273 @@
+"""Content-addressed artifacts: equal work is done once, and half an artifact never looks finished.
+
+The store is a folder. For every step it holds::
+
+    <step>/<fingerprint>/         an artifact: what the step wrote, and manifest.json
+    <step>/.tmp-<fingerprint>/    an attempt that runs, failed or was killed
+    <step>/.lock-<fingerprint>    an empty file, locked by the process that computes; never removed
+    <step>/.old-*/                an artifact that a rerun replaced, about to be removed
+
+A step writes into the private ``.tmp-`` folder, its manifest comes last, and one atomic rename
+publishes it. A process killed at any moment therefore leaves an artifact or none, never half of
+one. Names that start with a dot can be removed whenever no run is under way.
+
+The lock is a POSIX record lock: the kernel drops it the moment its process dies, however it dies,
+and child processes (the workers of a data loader, say) do not inherit it. It works on local disks
+and, across machines, on shared file systems with POSIX locks: NFS (version 4, or 3 with its lock
+daemon), Lustre, GPFS. When a whole machine dies, the file server drops its locks after its own
+lease. Windows has no such locks and is not supported.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from irl_exp.config import InputError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One finished result of a step.
+
+    Attributes:
+        step: the step that wrote it.
+        fingerprint: 16 hex digits; equal for equal work.
+        path: the folder with what the step wrote, and ``manifest.json``.
+        hit: whether it was found, rather than computed by this call.
+        seconds: wall-clock seconds that computing it took, whoever did it. After a resume: those
+            of the last attempt.
+    """
+
+    step: str
+    fingerprint: str
+    path: Path
+    hit: bool
+    seconds: float
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of ``identity`` as canonical JSON.
+
+    Canonical: keys sorted, no white space, ASCII. The order of keys does not matter and a tuple
+    equals a list, but the integer 1 and the float 1.0 differ.
+
+    Raises:
+        InputError: a number is infinite or not a number.
+        TypeError: a value is not plain JSON. A path, for one: its content decides a result, its
+            name does not (see `content_digest`).
+    """
+    text = json.dumps(_plain(identity, "identity"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_digest(path: Path) -> str:
+    """The SHA-256, in hex, of a file's bytes or of a folder's tree.
+
+    A folder counts by the names of its files (relative to it) and their bytes, through symbolic
+    links; where it lies, times, permissions and empty folders do not count. Files are streamed.
+
+    Raises:
+        InputError: the path, or something below it, is missing or cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return _file_digest(path).hex()
+        tree = hashlib.sha256()
+        for name, file in sorted(_files(path)):
+            tree.update(name + b"\0" + _file_digest(file))  # no name holds a zero byte: unambiguous
+        return tree.hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path}: {error.strerror}; expected a readable file or folder"
+        ) from error
+
+
+class Store:
+    """Artifacts under one root folder, shared by any number of processes.
+
+    Attributes:
+        root: the folder, absolute; created when something is first computed.
+        hits: how many calls of `fetch` on this object found their artifact.
+        misses: how many had to compute it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.hits = 0
+        self.misses = 0
+
+    def fetch(
+        self,
+        step: str,
+        identity: Mapping[str, Any],
+        compute: Callable[[Path], None],
+        rerun: bool = False,
+    ) -> Artifact:
+        """The artifact of ``step`` for ``identity``: found if it exists, else computed.
+
+        Processes that ask for the same artifact at the same time wait for the one that computes.
+
+        Args:
+            step: the name of the step.
+            identity: everything that decides the result, as plain JSON (see `fingerprint`).
+            compute: writes the result into the folder it is given. That folder holds whatever an
+                earlier attempt at the same identity left when it failed or was killed: resume from
+                it or clear it, but do not publish leavings unread. If ``compute`` raises, nothing
+                is published, what it wrote stays for the next attempt, and the exception goes on.
+            rerun: compute from nothing even if the artifact exists, and replace it. The old one
+                stays in its place until the new one is complete.
+
+        Raises:
+            InputError: the store cannot be written to or locked; or see `fingerprint`.
+            TypeError: see `fingerprint`.
+        """
+        key = fingerprint(identity)
+        folder = self.root / step / key
+        seconds = None if rerun else _seconds_if_finished(folder, key)
+        if seconds is None:
+            with _lock(folder.parent / f".lock-{key}"):
+                # Another process may have published it while this one waited.
+                seconds = None if rerun else _seconds_if_finished(folder, key)
+                if seconds is None:
+                    self.misses += 1
+                    seconds = _compute(folder, step, identity, compute, rerun)
+                    return Artifact(step, key, folder, hit=False, seconds=seconds)
+        self.hits += 1
+        return Artifact(step, key, folder, hit=True, seconds=seconds)
+
+
+def _compute(
+    folder: Path,
+    step: str,
+    identity: Mapping[str, Any],
+    compute: Callable[[Path], None],
+    rerun: bool,
+) -> float:
+    """Compute in a temporary folder, then publish it as ``folder``. The caller holds the lock."""
+    key = folder.name
+    attempt = folder.with_name(f".tmp-{key}")
+    if rerun and attempt.exists():
+        shutil.rmtree(attempt)
+    attempt.mkdir(exist_ok=True)
+
+    # A process killed between its manifest and its rename left a complete attempt: publish that.
+    seconds = _seconds_if_finished(attempt, key)
+    if seconds is None:
+        log.info("%s %s: computing", step, key)
+        start = time.perf_counter()
+        compute(attempt)
+        seconds = time.perf_counter() - start
+        manifest = {
+            "step": step,
+            "fingerprint": key,
+            "identity": _plain(identity, "identity"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": seconds,
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "transformers")},
+        }
+        (attempt / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        # On disk before it is published: else a power cut could leave the name and lose the bytes.
+        for _, file in _files(attempt):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+
+    if folder.exists():
+        # No rename replaces a folder that holds something, so the old one steps aside. Readers keep
+        # the files they have open; whoever looks between the two renames waits for the lock.
+        old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+        os.rename(folder, old)
+        os.rename(attempt, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(attempt, folder)
+    return seconds
+
+
+def _seconds_if_finished(folder: Path, key: str) -> float | None:
+    """What computing the artifact in ``folder`` took, or None if no readable manifest says so."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return float(manifest["seconds"]) if manifest["fingerprint"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# Record locks belong to the process, so its threads need a lock of their own.
+_one_thread = threading.RLock()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` alone; wait, and say so, while another process has it."""
+    with _one_thread, contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a"))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # what "locked" is called varies
+                work = f"{path.parent.name} {path.name.removeprefix('.lock-')}"
+                log.info("%s: waiting for another process that computes it", work)
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:
+            where = f"store {path.parent.parent}"
+            raise InputError(
+                f"{where}: {error}; expected a folder that can be written to and locked"
+            ) from error
+        yield
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` rebuilt from JSON's own types; refuses what JSON would change without a word."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise InputError(f"{where}: got {value}, expected a finite number")
+            return value
+        case list() | tuple():
+            return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        case Mapping() if all(isinstance(name, str) for name in value):
+            return {name: _plain(item, f"{where}.{name}") for name, item in value.items()}
+    raise TypeError(
+        f"{where}: got {type(value).__name__} {value!r}, expected plain JSON: strings, finite "
+        "numbers, booleans, None, lists, and mappings with strings as keys"
+    )
+
+
+def _files(folder: Path) -> Iterator[tuple[bytes, Path]]:
+    """(relative name, path) of every file below ``folder``, through symbolic links."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for name in names:
+            file = Path(parent, name)
+            yield os.fsencode(file.relative_to(folder)), file
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,353 @@
+"""The store: real processes race, die and resume; digests and fingerprints have known answers."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irl_exp.config import InputError
+from irl_exp.store import Artifact, Store, content_digest, fingerprint
+
+IDENTITY = {"seed": 0}
+
+# Another process that fetches the same artifact. Its compute says so, leaves a checkpoint, starts a
+# child that outlives it (as the workers of a data loader may) and then waits for a line on stdin.
+WORKER = """
+import logging, os, sys, time
+from pathlib import Path
+from irl_exp.store import Store
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+
+def compute(path):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    (path / "checkpoint").write_text("half")
+    (path / "result").write_text("theirs")
+    print("child", child, flush=True)
+    sys.stdin.readline()
+    os.kill(child, 9)
+
+print("hit", Store(Path(sys.argv[1])).fetch("pretrain", {"seed": 0}, compute).hit, flush=True)
+"""
+
+
+def start(root: Path, script: str = WORKER) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, str(root)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return line
+    raise AssertionError(f"the process ended without a line with {word!r}")
+
+
+def writes(text: str) -> Callable[[Path], None]:
+    def compute(path: Path) -> None:
+        (path / "result").write_text(text)
+
+    return compute
+
+
+def fail(path: Path) -> None:
+    (path / "checkpoint").write_text("half")
+    raise RuntimeError("no luck")
+
+
+def never(path: Path) -> None:
+    raise AssertionError("computed again")
+
+
+def result(artifact: Artifact) -> str:
+    return (artifact.path / "result").read_text()
+
+
+def visible(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+# Fetch: hits, misses, manifest
+
+
+def test_the_second_fetch_is_a_hit(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = store.fetch("pretrain", IDENTITY, writes("mine"))
+    second = store.fetch("pretrain", IDENTITY, never)
+    assert (first.hit, second.hit) == (False, True)
+    assert first.path == second.path == tmp_path / "pretrain" / fingerprint(IDENTITY)
+    assert first.seconds == second.seconds >= 0  # a hit reads it from the manifest
+    assert result(second) == "mine"
+    store.fetch("pretrain", {"seed": 1}, writes("other"))
+    store.fetch("align", IDENTITY, writes("another step"))
+    assert (store.hits, store.misses) == (1, 3)
+
+
+def test_the_manifest_says_what_was_computed_and_names_no_machine(tmp_path: Path) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", {"b": (1, 2), "a": None}, writes("mine"))
+    manifest = json.loads((artifact.path / "manifest.json").read_text())
+    assert manifest["step"] == "pretrain"
+    assert manifest["fingerprint"] == artifact.fingerprint
+    assert manifest["identity"] == {"a": None, "b": [1, 2]}
+    assert manifest["seconds"] == artifact.seconds
+    assert manifest["created"].endswith("+00:00")
+    assert set(manifest["versions"]) == {"python", "torch", "transformers"}
+    assert len(manifest) == 6
+
+
+def test_an_exception_publishes_nothing_and_leaves_its_checkpoint(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match="no luck"):
+        store.fetch("pretrain", IDENTITY, fail)
+    assert visible(tmp_path / "pretrain") == []
+
+    def resume(path: Path) -> None:
+        (path / "result").write_text((path / "checkpoint").read_text() + " and the rest")
+
+    artifact = store.fetch("pretrain", IDENTITY, resume)
+    assert not artifact.hit
+    assert result(artifact) == "half and the rest"
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", "null", "{}", '{"fingerprint": "other", "seconds": 1.0}']
+)
+def test_a_broken_manifest_is_never_a_hit(tmp_path: Path, manifest: str) -> None:
+    store = Store(tmp_path)
+    broken = store.fetch("pretrain", IDENTITY, writes("broken"))
+    (broken.path / "manifest.json").write_text(manifest)
+    again = store.fetch("pretrain", IDENTITY, writes("whole"))
+    assert (again.hit, result(again)) == (False, "whole")
+    assert store.fetch("pretrain", IDENTITY, never).hit
+
+
+def test_an_artifact_folder_without_manifest_is_never_a_hit(tmp_path: Path) -> None:
+    (tmp_path / "pretrain" / fingerprint(IDENTITY)).mkdir(parents=True)
+    assert not Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine")).hit
+
+
+def test_rerun_starts_from_nothing_and_replaces_the_artifact(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old = store.fetch("pretrain", IDENTITY, writes("old"))
+    reader = (old.path / "result").open()
+    with pytest.raises(RuntimeError):
+        store.fetch("pretrain", IDENTITY, fail, rerun=True)
+    assert store.fetch("pretrain", IDENTITY, never).hit  # the old one is still there
+
+    def compute(path: Path) -> None:
+        assert not list(path.iterdir())  # not even the checkpoint of the failed rerun
+        assert result(old) == "old"
+        (path / "result").write_text("new")
+
+    new = store.fetch("pretrain", IDENTITY, compute, rerun=True)
+    assert (new.hit, new.path, result(new)) == (False, old.path, "new")
+    with reader:
+        assert reader.read() == "old"
+    assert (store.hits, store.misses) == (1, 3)
+    assert sorted(path.name for path in new.path.parent.iterdir()) == [
+        f".lock-{new.fingerprint}",
+        new.fingerprint,
+    ]
+
+
+def test_a_store_that_cannot_be_written_to_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"store .*file: .*Not a directory.*expected a folder"):
+        Store(tmp_path / "file").fetch("pretrain", IDENTITY, writes("mine"))
+
+
+# Several processes, and their deaths
+
+
+def test_of_two_processes_one_computes_and_the_other_waits(tmp_path: Path) -> None:
+    with start(tmp_path) as first:
+        read_until(first, "child")
+        with start(tmp_path) as second:
+            assert second.stdin is not None
+            second.stdin.close()  # so that it would not wait if it computed
+            read_until(second, f"pretrain {fingerprint(IDENTITY)}: waiting for another process")
+            assert visible(tmp_path / "pretrain") == []
+            first.communicate("go on\n")
+            assert read_until(second, "hit") == "hit True\n"
+    assert Store(tmp_path).fetch("pretrain", IDENTITY, never).hit
+
+
+def test_threads_of_one_process_wait_for_each_other_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    started = threading.Event()
+
+    def slow(path: Path) -> None:
+        started.set()
+        time.sleep(0.1)
+        (path / "result").write_text("mine")
+
+    thread = threading.Thread(target=store.fetch, args=("pretrain", IDENTITY, slow))
+    thread.start()
+    started.wait()
+    assert result(store.fetch("pretrain", IDENTITY, never)) == "mine"
+    thread.join()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with start(tmp_path) as killed:
+        child = int(read_until(killed, "child").split()[1])
+        killed.kill()
+        killed.wait()
+    assert visible(tmp_path / "pretrain") == []
+
+    def resume(path: Path) -> None:
+        assert (path / "checkpoint").read_text() == "half"
+        (path / "result").write_text("mine")
+
+    begin = time.monotonic()
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, resume)
+    assert time.monotonic() - begin < 10  # the killed process left a child that lives for 60 s
+    assert (artifact.hit, result(artifact)) == (False, "mine")
+    assert "waiting" not in caplog.text
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_rerun_killed_while_it_publishes_loses_no_work(tmp_path: Path) -> None:
+    old = Store(tmp_path).fetch("pretrain", IDENTITY, writes("old"))
+    # Dies at its second rename: the old artifact is out of the way, the new one not yet in place.
+    script = """
+import os, sys
+from pathlib import Path
+from irl_exp.store import Store
+rename, calls = os.rename, []
+
+def rename_once(source, target):
+    if calls:
+        os.kill(os.getpid(), 9)
+    calls.append(rename(source, target))
+
+os.rename = rename_once
+Store(Path(sys.argv[1])).fetch(
+    "pretrain", {"seed": 0}, lambda path: (path / "result").write_text("new"), rerun=True
+)
+"""
+    with start(tmp_path, script) as killed:
+        assert killed.wait() == -signal.SIGKILL
+    assert not old.path.exists()
+    recovered = Store(tmp_path).fetch("pretrain", IDENTITY, never)
+    assert (recovered.hit, result(recovered)) == (False, "new")
+
+
+# Fingerprints
+
+
+def test_the_fingerprint_is_the_hash_of_canonical_json() -> None:
+    identity = {"b": [1, 2.5, True, None], "a": {"y": "ß", "x": ()}}
+    canonical = rb'{"a":{"x":[],"y":"\u00df"},"b":[1,2.5,true,null]}'
+    assert fingerprint(identity) == sha256(canonical).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [
+        ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, True),
+        ({"a": (1, 2)}, {"a": [1, 2]}, True),
+        ({"a": [1, 2]}, {"a": [2, 1]}, False),
+        ({"a": 1}, {"a": 1.0}, False),
+        ({"a": 1}, {"a": "1"}, False),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": None}, {}, False),
+    ],
+)
+def test_fingerprints_are_equal_for_equal_content(
+    left: dict[str, Any], right: dict[str, Any], equal: bool
+) -> None:
+    assert (fingerprint(left) == fingerprint(right)) is equal
+
+
+@pytest.mark.parametrize("value", [Path("model"), {1: "a"}, {"set"}, b"bytes", object()])
+def test_what_has_no_canonical_form_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match=r"identity\.model\[1\]: got .* expected plain JSON"):
+        fingerprint({"model": ["neox", value]})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match=r"identity\.solver\.margin: got (nan|inf)"):
+        fingerprint({"solver": {"margin": value}})
+
+
+# Digests
+
+
+def tree(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_the_digest_of_a_file_is_the_sha256_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "comments.csv").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4
+    assert content_digest(tmp_path / "comments.csv") == expected
+
+
+def test_the_digest_of_a_folder_ignores_where_and_when_it_was_written(tmp_path: Path) -> None:
+    files = {"config.json": "{}", "weights/a.bin": "1", "weights/b.bin": "2"}
+    here = tree(tmp_path / "here", files)
+    there = tree(tmp_path / "far" / "away", dict(reversed(files.items())))
+    os.utime(there / "config.json", (0, 0))
+    (there / "empty").mkdir()
+    linked = tmp_path / "linked"  # as the hub's cache lays out a checkpoint
+    linked.mkdir()
+    (linked / "config.json").symlink_to(here / "config.json")
+    (linked / "weights").symlink_to(here / "weights")
+    assert content_digest(here) == content_digest(there) == content_digest(linked)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": "1", "b": "3"},  # other content
+        {"a": "1", "c": "2"},  # another name
+        {"a": "2", "b": "1"},  # contents exchanged
+        {"a": "12", "b": ""},  # a border moved
+        {"a": "1"},
+        {"a": "1", "d/b": "2"},
+    ],
+)
+def test_the_digest_of_a_folder_depends_on_names_and_content(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    original = tree(tmp_path / "original", {"a": "1", "b": "2"})
+    changed = tree(tmp_path / "changed", files)
+    assert content_digest(original) != content_digest(changed)
+
+
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: No such file or directory; expected"):
+        content_digest(tmp_path / "nowhere")
+    folder = tree(tmp_path / "folder", {"a": "1"})
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="gone: No such file"):
+        content_digest(folder)
+
+
+def test_an_artifact_can_be_copied_to_another_store(tmp_path: Path) -> None:
+    artifact = Store(tmp_path / "one").fetch("pretrain", IDENTITY, writes("mine"))
+    shutil.copytree(artifact.path, tmp_path / "two" / "pretrain" / artifact.fingerprint)
+    assert Store(tmp_path / "two").fetch("pretrain", IDENTITY, never).hit
