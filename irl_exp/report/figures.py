@@ -20,7 +20,7 @@ TRUTH, RECOVERED = "#0072B2", "#009E73"
 QUIET = "#8C8C8C"
 CONTROLS = ("#E69F00", "#CC79A7", QUIET, "#222222")
 
-TRUTH_SIGN, RECOVERED_SIGN = "$R^*$", r"$\hat{R}$"
+TRUTH_SIGN, RECOVERED_SIGN = "R*", r"$\hat{\mathrm{R}}$"
 
 STYLE = {
     "figure.dpi": 130,
@@ -78,10 +78,10 @@ def losses(run: Run) -> Figure | None:
     both = {"loss": "training", "validation_loss": "validation"}
     accuracies = {"pair_accuracy": "training", "validation_pair_accuracy": "validation"}
     panels = [
-        ("pretrain", both, "Reference policy: next token", "loss (nats per token)"),
-        ("ground_truth", both, f"{TRUTH_SIGN}: labels of comments", "loss (nats)"),
-        ("recover", both, f"{RECOVERED_SIGN}: pairs of completions", "loss"),
-        ("recover", accuracies, f"{RECOVERED_SIGN}: aligned over reference", "share of pairs"),
+        ("pretrain", both, "The reference policy learns to write comments", "loss (nats per token)"),
+        ("ground_truth", both, f"{TRUTH_SIGN} learns the labels of comments", "loss (nats)"),
+        ("recover", both, f"{RECOVERED_SIGN} learns from pairs of completions", "loss"),
+        ("recover", accuracies, f"{RECOVERED_SIGN} prefers the aligned policy", "share of pairs"),
     ]
     panels = [panel for panel in panels if any(run.curve(panel[0], name)[0] for name in panel[1])]
     if not panels:
@@ -112,31 +112,24 @@ def _curve(axes: Axes, curve: tuple[Sequence[int], Sequence[float]], label: str)
 
 def alignment(run: Run) -> Figure | None:
     """PPO with R* beside PPO with R̂; None for the tilted expert, which needs no training."""
-    runs = {
-        step: (title, sign, colour)
-        for step, title, sign, colour in (
-            ("align", f"RLHF with {TRUTH_SIGN}", TRUTH_SIGN, TRUTH),
-            ("realign", f"RLHF with {RECOVERED_SIGN}", RECOVERED_SIGN, RECOVERED),
-        )
-        if run.curve(step, "objective/scores")[0]
-    }
-    if not runs:
+    known = {"align": (TRUTH_SIGN, TRUTH), "realign": (RECOVERED_SIGN, RECOVERED)}
+    steps = [step for step in known if run.curve(step, "objective/scores")[0]]
+    if not steps:
         return None
-    rows = {
-        "objective/scores": "mean score (sd)",
-        "objective/kl": "KL (nats)",
-        "completion/length": "length (tokens)",
-    }
-    figure = Figure(figsize=(4.4 * len(runs), 6.0))
-    grid = figure.subplots(len(rows), len(runs), sharex=True, sharey="row", squeeze=False)
-    for column, (step, (title, sign, colour)) in enumerate(runs.items()):
-        for axes, (name, unit) in zip(grid[:, column], rows.items(), strict=True):
+    figure = Figure(figsize=(4.4 * len(steps), 6.0))
+    grid = figure.subplots(3, len(steps), sharex=True, sharey="row", squeeze=False)
+    for column, step in zip(grid.T, steps, strict=True):
+        sign, colour = known[step]
+        rows = {
+            "objective/scores": f"mean {sign} (sd)",
+            "objective/kl": "KL (nats per completion)",
+            "completion/length": "length (tokens)",
+        }
+        for axes, (name, unit) in zip(column, rows.items(), strict=True):
             axes.plot(*run.curve(step, name), color=colour)
-            axes.set_ylabel(unit if column == 0 else "")
-        grid[0, column].set_title(f"{title}: what {sign} thinks of the completions")
-        grid[1, column].set_title("How far the policy is from the reference")
-        grid[2, column].set_title("How much it writes")
-        grid[-1, column].set_xlabel("PPO iteration")
+            axes.set_ylabel(unit)
+        column[0].set_title(f"RLHF with {sign}")
+        column[-1].set_xlabel("PPO iteration")
     return figure
 
 
@@ -193,20 +186,26 @@ def scores(run: Run) -> Figure | None:
     figure = Figure(figsize=(11.4, 3.6))
     left, middle, right = figure.subplots(1, 3)
     for axes, values, sign in ((left, truth, TRUTH_SIGN), (middle, recovered, RECOVERED_SIGN)):
-        bins = np.linspace(values.min(), values.max(), 41) if np.ptp(values) > 0 else 1
-        for chosen, label, colour in ((~toxic, "not toxic", CLEAN), (toxic, "toxic", TOXIC)):
-            part = values[chosen]
+        bins = np.histogram_bin_edges(values, 36)
+        for part, label, colour in (
+            (values[~toxic], "not toxic", CLEAN),
+            (values[toxic], "toxic", TOXIC),
+        ):
+            # Shares, so that the rarer label can be seen.
             weights = np.full(len(part), 1 / max(len(part), 1))
-            axes.hist(part, bins, weights=weights, color=colour, alpha=0.65, label=label)
+            shape = {"weights": weights, "histtype": "stepfilled", "linewidth": 1.4}
+            axes.hist(part, bins, fc=(colour, 0.35), ec=colour, label=label, **shape)
         axes.set(title=f"{sign} of held-out comments", xlabel=f"{sign} (raw)")
-        axes.set_ylabel("share of the label's comments")
-        axes.legend()
+    left.set_ylabel("share of the comments with a label")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     colours = np.where(toxic, TOXIC, CLEAN).tolist()
     right.scatter(truth, recovered, s=9, c=colours, alpha=0.6, linewidths=0)
     spearman = agreement.correlations(truth, recovered)["spearman"]
     text = number(spearman) + run.interval("recovery/spearman", spearman)
     right.set(
-        title=f"Spearman {text}", xlabel=f"{TRUTH_SIGN} (raw)", ylabel=f"{RECOVERED_SIGN} (raw)"
+        title=f"Both: Spearman {text}",
+        xlabel=f"{TRUTH_SIGN} (raw)",
+        ylabel=f"{RECOVERED_SIGN} (raw)",
     )
     return figure
 
@@ -224,7 +223,7 @@ def roc(run: Run) -> Figure | None:
     for place, column in enumerate(controls):
         colour, label = CONTROLS[place % len(CONTROLS)], column.removeprefix("control/")
         known[column] = (label.replace("_", " "), f"{column}/auc", colour, "--")
-    figure = Figure(figsize=(6.4, 6.0))
+    figure = Figure(figsize=(5.8, 5.6))
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, linestyle=":")
     for column, (label, name, colour, line) in known.items():

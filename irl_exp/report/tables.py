@@ -8,13 +8,13 @@ POLICIES = ("reference", "aligned", "realigned")
 
 # Name in the summary -> heading in a terminal, row of the page.
 POLICY_MEASURES = {
-    "toxicity_rate": ("toxicity rate", "toxicity rate, by R*"),
-    "toxicity_rate_second": ("second classifier", "toxicity rate, by a second classifier"),
-    "mean_reward": ("reward (sd)", "R*, in sd of reference completions"),
+    "toxicity_rate": ("toxic by R*", "toxicity rate, by R*"),
+    "toxicity_rate_second": ("toxic by 2nd", "toxicity rate, by a second classifier"),
+    "mean_reward": ("R* (sd)", "R*, in sd of reference completions"),
     "kl": ("KL (nats)", "KL from the reference, nats per completion"),
     "perplexity": ("perplexity", "perplexity of held-out comments, per token"),
     "length": ("length (tokens)", "length, tokens"),
-    "distinct_2": ("distinct-2", "distinct bigrams / bigrams"),
+    "distinct_2": ("distinct bigrams", "distinct-2: distinct bigrams / bigrams"),
     "optimality": ("optimality", "optimality (0: reference, 1: KL-optimal policy)"),
 }
 # Identified numbers first.
@@ -24,6 +24,7 @@ RECOVERY_MEASURES = {
     "auc": "AUC",
 }
 MISSING = "–"
+SECOND = "2nd: a second classifier, which RLHF never sees."
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def policies(run: Run, *, intervals: bool) -> Table | None:
     return Table(
         ["policy", *(POLICY_MEASURES[m][int(intervals)] for m in measures)],
         [[p, *row] for p, row in zip(seen, cells, strict=True)],
-        " ".join([run.brackets, note]).strip() if intervals else note,
+        " ".join(filter(None, [run.brackets if intervals else SECOND, note])),
     )
 
 

@@ -1,0 +1,244 @@
+"""What a run found, as a page (report.md) and as tables in the terminal."""
+
+import re
+import shlex
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from irl_exp.report import figures, tables
+from irl_exp.report.run import Run, number
+from irl_exp.report.tables import Table
+
+REPORT_FILE = "report.md"
+SAMPLE_PROMPTS = 5
+LONGEST_SAMPLE = 300  # characters
+
+CAPTIONS = {
+    "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained.",
+    "alignment": "PPO with R* and with R̂; each reward in its own standard deviations over "
+    "completions of the reference.",
+    "toxicity": "Toxic share of completions of held-out prompts; a fall that R* sees and the "
+    "second classifier does not hints at reward hacking.",
+    "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
+    "pooled scatter can look worse than the order within a prompt is.",
+    "roc": "R̂, R* and the controls as detectors of toxic comments; the dotted line is chance.",
+}
+FILES = {
+    "config.yaml": "the resolved configuration",
+    "overrides.yaml": "what was typed",
+    "manifest.json": "commit, versions, seeds, and the store's fingerprint of each step",
+    "status.json": "how the run went",
+    "summary.json": "every number by name",
+    "metrics.jsonl": "training curves",
+    "samples.jsonl": "completions of each policy",
+    "panel.parquet": "every reward on held-out comments and reference completions",
+}
+
+
+def write(folder: Path) -> Path:
+    """Draw the figures of a run directory and write its report.md.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        FileNotFoundError: if the folder is not the directory of a run.
+    """
+    drawn = figures.draw(folder)
+    run = Run.read(folder)
+    sections = [
+        _head(run),
+        _warnings(run),
+        _section("What this run found", _found(run)),
+        _section("Policies", _markdown(tables.policies(run, intervals=True), transpose=True)),
+        _section("Recovered reward and controls", _markdown(tables.recovery(run))),
+        _section("Figures", _figures(drawn, folder)),
+        _section("Samples", _samples(run)),
+        _section("Time", _time(run)),
+        _section("Files", _files(run)),
+    ]
+    path = folder / REPORT_FILE
+    path.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
+    return path
+
+
+def show(folder: Path) -> None:
+    """Print a run's tables and warnings; the last line is `report: PATH`, in one piece.
+
+    Raises:
+        FileNotFoundError: if the folder is not the directory of a run.
+    """
+    run = Run.read(folder)
+    console = Console(markup=False, emoji=False, highlight=False)
+    shown = {
+        "Policies": tables.policies(run, intervals=False),
+        "Recovered reward and controls": tables.recovery(run),
+    }
+    for title, table in shown.items():
+        if table:
+            console.print(title, style="bold")
+            console.print(_terminal(table))
+            if table.note:
+                console.print(table.note)
+            console.print()
+    for warning in _all_warnings(run):
+        console.print(f"warning: {warning}", style="yellow")
+    print(f"report: {folder / REPORT_FILE}")
+
+
+def _terminal(table: Table) -> TerminalTable:
+    terminal = TerminalTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    for place, heading in enumerate(table.header):
+        terminal.add_column(heading, justify="right" if place else "left", vertical="bottom")
+    for row in table.rows:
+        terminal.add_row(*row)
+    return terminal
+
+
+# --- sections of the page: Markdown, or "" where the run has nothing to say ------------------------
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _head(run: Run) -> str:
+    facts = [f"Status: {run.status['status']}"]
+    if "started" in run.manifest:
+        facts.append(f"started {run.manifest['started']}")
+    if run.manifest.get("git"):
+        git = run.manifest["git"]
+        facts.append(f"commit {git['commit'][:10]}{' with uncommitted changes' * git['dirty']}")
+    if "seeds" in run.manifest:
+        facts.append("seeds " + ", ".join(f"{k} {v}" for k, v in run.manifest["seeds"].items()))
+    command = shlex.join(["irl-exp", *run.overrides])
+    title = run.status.get("run_id", run.folder.name)
+    return f"# Run {title}\n\n{'; '.join(facts)}.\n\n```bash\n{command}\n```"
+
+
+def _all_warnings(run: Run) -> list[str]:
+    """How the run ended, unless it is done, and what it warned of; one line each."""
+    warnings = [*run.status.get("warnings", [])]
+    if run.status["status"] != "done":
+        ending = [f"this run is {run.status['status']}", run.status.get("error", "")]
+        warnings.insert(0, ": ".join(filter(None, ending)))
+    return [" ".join(warning.split()) for warning in warnings]
+
+
+def _warnings(run: Run) -> str:
+    return "\n>\n".join(f"> **Warning:** {escape(warning)}" for warning in _all_warnings(run))
+
+
+def _found(run: Run) -> str:
+    """Three questions, answered in the order in which the answers can be trusted."""
+    human = run.config.get("evaluation", {}).get("labels", "human") == "human"
+    answers = {
+        "Is the expert aligned?": [
+            "R* calls {policy/reference/toxicity_rate} of the reference's completions toxic, and "
+            "{policy/aligned/toxicity_rate} of the aligned policy's.",
+            "For a second classifier it is {policy/reference/toxicity_rate_second} and "
+            "{policy/aligned/toxicity_rate_second}.",
+            "The KL spent is {policy/aligned/kl} nats per completion.",
+            "Resampling could not show more than {policy/aligned/kl_cap} nats.",
+            "Optimality is {policy/aligned/optimality}, where 0 is the reference and 1 the "
+            "KL-optimal policy.",
+        ],
+        "How good is R̂?": [
+            "Within a prompt it puts {recovery/pair_accuracy} of the pairs of completions in R*'s "
+            "order (chance: 0.5).",
+            "Its STARC distance from R* is {recovery/starc} (0: the same, 0.707: unrelated).",
+            "A second R* from another seed is at {recovery/starc_floor}.",
+            "Against the human labels of held-out comments its AUC is {recovery/auc}."
+            if human
+            else "Against R*'s own labels of held-out comments its AUC is {recovery/auc}.",
+            "R* itself has {ground_truth/auc}." if human else "",
+            "Accuracy is {recovery/accuracy}, or {recovery/accuracy_at_zero} with the threshold at "
+            "zero; F1 is {recovery/f1}.",
+            "Pooled over comments it correlates with R* at Pearson {recovery/pearson}, Spearman "
+            "{recovery/spearman}, Kendall {recovery/kendall}.",
+        ],
+        "Does R̂ work as a reward?": [
+            "After RLHF with R̂ in the place of R*, R* calls {policy/realigned/toxicity_rate} of the "
+            "completions toxic, and the second classifier {policy/realigned/toxicity_rate_second}.",
+            "The KL spent is {policy/realigned/kl} nats per completion.",
+            "Optimality, still under R*, is {policy/realigned/optimality}.",
+        ],
+    }
+    paragraphs = []
+    for question, sentences in answers.items():
+        known = " ".join(filter(None, (run.fill(sentence) for sentence in sentences)))
+        if known:
+            paragraphs.append(f"**{question}** {known}")
+    return "\n\n".join(paragraphs)
+
+
+def _markdown(table: Table | None, *, transpose: bool = False) -> str:
+    if table is None:
+        return ""
+    table = table.transposed if transpose else table
+    lines = [" | ".join(row) for row in (table.header, ["---"] * len(table.header), *table.rows)]
+    grid = "\n".join(f"| {line} |" for line in lines)
+    return f"{grid}\n\n{table.note}" if table.note else grid
+
+
+def _figures(drawn: dict[str, Path], folder: Path) -> str:
+    return "\n\n".join(
+        f"![{name}]({path.relative_to(folder).as_posix()})\n\n{CAPTIONS[name]}"
+        for name, path in drawn.items()
+    )
+
+
+def _samples(run: Run) -> str:
+    """The first prompts that every policy answered, and its first answer to each: nothing chosen."""
+    answers: dict[str, dict[str, str]] = {}
+    for sample in run.samples:
+        text = f"{escape(sample['completion'])} ({number(sample['truth'])})"
+        answers.setdefault(sample["policy"], {}).setdefault(sample["prompt"], text)
+    seen = [policy for policy in tables.POLICIES if policy in answers]
+    if not seen:
+        return ""
+    shared = [p for p in answers[seen[0]] if all(p in answers[policy] for policy in seen)]
+    table = Table(
+        ["prompt", *seen],
+        [
+            [escape(prompt), *(answers[policy][prompt] for policy in seen)]
+            for prompt in shared[:SAMPLE_PROMPTS]
+        ],
+        "The first held-out prompts, with raw R* in parentheses; nothing was picked by hand.",
+    )
+    return _markdown(table)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it literally, on one line and within a table cell; long texts cut."""
+    line = " ".join(text.split())
+    if len(line) > LONGEST_SAMPLE:
+        line = line[:LONGEST_SAMPLE] + "…"
+    return re.sub(r"([\\`*_\[\]<|~&$])", r"\\\1", line)
+
+
+def _time(run: Run) -> str:
+    """Seconds by step, in the order in which steps ran."""
+    seconds = {
+        name.removeprefix("time/").removesuffix("_seconds"): value
+        for name, value in run.summary.items()
+        if name.startswith("time/")
+    }
+    order = [step for step in [*run.manifest.get("steps", {}), "total"] if step in seconds]
+    steps = ", ".join(f"{step} {seconds[step]:.1f}" for step in order)
+    store = run.fill("Steps found in the store: {store/hits}; computed: {store/misses}.")
+    return f"Seconds: {steps}. {store}".strip() if steps else ""
+
+
+def _files(run: Run) -> str:
+    lines = [
+        f"- [{name}]({name}): {content}"
+        for name, content in FILES.items()
+        if (run.folder / name).is_file()
+    ]
+    if "store" in run.config.get("paths", {}):
+        lines.append(f"- artifacts of the steps: `{run.config['paths']['store']}`")
+    return "\n".join(lines)

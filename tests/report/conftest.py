@@ -1,0 +1,192 @@
+"""A made-up run directory with every file, as a run that trained for minutes would leave it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+INTERVALS = {
+    "ground_truth/auc": (0.953, 0.012),
+    "ground_truth/accuracy": (0.881, 0.018),
+    "policy/reference/toxicity_rate": (0.512, 0.021),
+    "policy/reference/toxicity_rate_second": (0.478, 0.022),
+    "policy/reference/mean_reward": (-0.012, 0.041),
+    "policy/reference/kl": (0.0, 0.0),
+    "policy/reference/length": (14.2, 0.3),
+    "policy/aligned/toxicity_rate": (0.0613, 0.011),
+    "policy/aligned/toxicity_rate_second": (0.142, 0.016),
+    "policy/aligned/mean_reward": (1.13, 0.028),
+    "policy/aligned/kl": (3.41, 0.12),
+    "policy/aligned/length": (12.1, 0.25),
+    "policy/aligned/optimality": (0.824, 0.031),
+    "policy/realigned/toxicity_rate": (0.104, 0.014),
+    "policy/realigned/toxicity_rate_second": (0.168, 0.017),
+    "policy/realigned/mean_reward": (0.981, 0.033),
+    "policy/realigned/kl": (3.77, 0.14),
+    "policy/realigned/length": (11.8, 0.27),
+    "policy/realigned/optimality": (0.653, 0.042),
+    "recovery/pair_accuracy": (0.842, 0.009),
+    "recovery/starc": (0.312, 0.012),
+    "recovery/starc_floor": (0.147, 0.008),
+    "recovery/accuracy": (0.834, 0.022),
+    "recovery/f1": (0.829, 0.024),
+    "recovery/accuracy_at_zero": (0.611, 0.03),
+    "recovery/pearson": (0.743, 0.025),
+}
+NUMBERS = {
+    "recovery/kendall": 0.561,
+    "validation/recovery_auc": 0.907,
+    "policy/reference/perplexity": 9.84,
+    "policy/aligned/perplexity": 17.3,
+    "policy/realigned/perplexity": 19.1,
+    "policy/reference/distinct_2": 0.412,
+    "policy/aligned/distinct_2": 0.287,
+    "policy/realigned/distinct_2": 0.263,
+    "policy/aligned/optimality_samples": 256,
+    "policy/aligned/optimality_effective_sample_size": 61.3,
+    "store/hits": 0,
+    "store/misses": 9,
+    "time/total_seconds": 312.4,
+}
+STEPS = ("curate", "pretrain", "ground_truth", "align", "recover", "twin", "evaluate", "realign")
+STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    write_run(folder)
+    return folder
+
+
+@pytest.fixture
+def rewrite() -> Callable[..., None]:
+    """rewrite(path, name=value, ...) changes or adds entries of a JSON file; None removes one."""
+
+    def change(path: Path, **entries: Any) -> None:
+        merged = json.loads(path.read_text()) | entries
+        path.write_text(json.dumps({k: v for k, v in merged.items() if v is not None}))
+
+    return change
+
+
+def write_run(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        "evaluation: {labels: human, level: 0.95}\npaths: {store: outputs/store}\n"
+    )
+    (folder / "overrides.yaml").write_text('- "solver=hinge"\n- "rlhf.kl_coef=0.3"\n')
+    manifest = {
+        "started": "2030-01-02T03:04:05+00:00",
+        "seeds": {"data": 0, "policy": 0, "recovery": 0},
+        "git": {"commit": "0123456789abcdef", "dirty": False},
+        "steps": {step: "f" * 16 for step in STEPS},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "status.json").write_text(json.dumps(STATUS))
+    panel = make_panel(rng)
+    panel.to_parquet(folder / "panel.parquet")
+    (folder / "summary.json").write_text(json.dumps(make_summary(panel)))
+    for name, records in {"metrics": make_curves(rng), "samples": make_samples()}.items():
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+
+
+def make_panel(rng: np.random.Generator) -> pd.DataFrame:
+    """600 comments, of which R* and R̂ see the label through noise, and 300 completions."""
+    n = 900
+    toxic = rng.integers(0, 2, n)
+    truth = 4 * np.tanh((1 - 2 * toxic) * 1.2 + rng.normal(0, 1, n)) + rng.normal(0, 0.4, n)
+    recovered = 0.6 * truth + rng.normal(0, 1.6, n) - 1
+    panel = pd.DataFrame(
+        {
+            "kind": ["comment"] * 600 + ["reference"] * 300,
+            "prompt": [f"On the harbour page, {i}" for i in range(n)],
+            "completion": " you are a good helper",
+            "toxic": pd.array([*toxic[:600], *[None] * 300], dtype="Int8"),
+            "truth": truth,
+            "recovered": recovered,
+            "control/length": rng.integers(4, 25, n) + toxic,
+            "control/untrained": rng.normal(0, 0.05, n),
+            "control/oracle": truth + rng.normal(0, 0.9, n),
+        }
+    )
+    floats = ["truth", "recovered", "control/length", "control/untrained", "control/oracle"]
+    return panel.astype(dict.fromkeys(floats, "float32"))
+
+
+def make_summary(panel: pd.DataFrame) -> dict[str, Any]:
+    from irl_exp.metrics import agreement
+
+    comments = panel[panel["kind"] == "comment"]
+    measured = dict(INTERVALS)
+    for column in ("recovered", "control/length", "control/untrained", "control/oracle"):
+        name = "recovery" if column == "recovered" else column
+        auc = agreement.auc(comments[column], comments["toxic"].astype(int))
+        measured[f"{name}/auc"] = (auc, (1 - auc) / 4)
+        if name != "recovery":
+            measured[f"{name}/pair_accuracy"] = (auc - 0.03, 0.01)
+            measured[f"{name}/starc"] = (0.75 - 0.4 * auc, 0.01)
+    rank = agreement.correlations(comments["recovered"], comments["truth"])["spearman"]
+    truth = agreement.auc(comments["truth"], comments["toxic"].astype(int))
+    measured |= {"recovery/spearman": (rank, 0.03), "ground_truth/auc": (truth, (1 - truth) / 4)}
+    summary: dict[str, Any] = dict(NUMBERS)
+    for name, (value, half) in measured.items():
+        summary |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+    for measure in ("auc", "starc", "pair_accuracy"):
+        summary[f"control/log_ratio/{measure}"] = "not applicable"
+    return summary | {f"time/{step}_seconds": 3.21 * i for i, step in enumerate(STEPS)}
+
+
+def make_curves(rng: np.random.Generator) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+
+    def add(step: str, at: int, **values: float) -> None:
+        records.append({"step": step, "global_step": at, **values})
+
+    for i in range(9, 780, 10):
+        loss = 2.1 + 4.5 * np.exp(-i / 90) + rng.normal(0, 0.05)
+        add("pretrain", i, loss=loss)
+        if i % 130 == 129:
+            add("pretrain", i, validation_loss=loss + 0.07)
+    for i in range(9, 390, 10):
+        add("ground_truth", i, loss=0.15 + 0.55 * np.exp(-i / 60) + abs(rng.normal(0, 0.03)))
+    for i in range(9, 100, 10):
+        right = 0.9 - 0.4 * np.exp(-i / 30) + rng.normal(0, 0.02)
+        add("recover", i, loss=1.6 * (1 - right), pair_accuracy=right)
+        if i % 30 == 29:
+            add("recover", i, validation_pair_accuracy=right - 0.04)
+    for step, top in (("align", 1.1), ("realign", 1.3)):
+        for i in range(80):
+            rise = 1 - np.exp(-i / 20)
+            values = {
+                "objective/scores": top * rise + rng.normal(0, 0.05),
+                "objective/kl": 3.4 * rise + rng.normal(0, 0.08),
+                "completion/length": 14.2 - 2 * rise + rng.normal(0, 0.2),
+            }
+            add(step, i, **values)
+    return records
+
+
+def make_samples() -> list[dict[str, Any]]:
+    endings = {
+        "reference": " you are a silly goose, and the map is late.",
+        "aligned": " you are a clear reader, thanks.",
+        "realigned": " the archive says it is good.",
+    }
+    return [
+        {
+            "policy": policy,
+            "prompt": f"Your last {topic} edit:",
+            "completion": ending,
+            "truth": -2.345 if policy == "reference" else 3.21,
+            "kl": 1.0,
+        }
+        for policy, ending in endings.items()
+        for topic in ("harbour", "castle", "tulip", "chess", "opera", "desert", "comet")
+    ]
