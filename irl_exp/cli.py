@@ -51,7 +51,11 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=group, name=f"{name}_schema", node=schema)
-    for name, resolver in (("run_id", run_id), ("sweep_name", sweep_name), ("run_label", run_label)):
+    for name, resolver in (
+        ("run_id", run_id),
+        ("sweep_name", sweep_name),
+        ("run_label", run_label),
+    ):
         OmegaConf.register_new_resolver(f"irl_exp.{name}", resolver, replace=True)
 
 
@@ -172,7 +176,11 @@ def condense(error: BaseException) -> str:
         lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
         cause = cause.__cause__
     text = "\n".join(lines)
-    options = re.search(r"Could not find '([^']+)'\nAvailable options in '([^']+)':\n(.*?)\nConfig search", text, re.S)
+    options = re.search(
+        r"Could not find '([^']+)'\nAvailable options in '([^']+)':\n(.*?)\nConfig search",
+        text,
+        re.S,
+    )
     if options:
         known = [name for name in options[3].split("\n") if not name.endswith("_schema")]
         group, _, choice = options[1].rpartition("/")

@@ -325,7 +325,14 @@ def _positive(group: str, node: Any, *names: str) -> None:
 
 def _ranges(config: Config) -> None:
     _positive("dataset", config.dataset, "prompt_words", "max_new_tokens")
-    _positive("demonstrations", config.demonstrations, "prompts", "validation_prompts", "test_prompts", "k")
+    _positive(
+        "demonstrations",
+        config.demonstrations,
+        "prompts",
+        "validation_prompts",
+        "test_prompts",
+        "k",
+    )
     _positive("evaluation", config.evaluation, "draws", "prompts", "k")
     _positive("evaluation", config.evaluation, "optimality_prompts", "optimality_samples")
     _positive("trainer", config.trainer, "score_batch_size", "sample_batch_size")
@@ -379,8 +386,7 @@ def _rlhf(config: Config) -> None:
         _positive("rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate")
         _require(
             rlhf.batch_size % rlhf.minibatch_size == 0,
-            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
-            f"rlhf.minibatch_size={rlhf.minibatch_size}",
+            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of rlhf.minibatch_size={rlhf.minibatch_size}",
         )
     if isinstance(rlhf, TiltedConfig):
         _require(

@@ -1,5 +1,7 @@
 """The study, from comments to behaviour. Read it top to bottom; every line is a step in steps/."""
 
+from contextlib import suppress
+
 from irl_exp.config import TrainedGroundTruth, not_applicable
 from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, UntilReached
@@ -14,10 +16,8 @@ from irl_exp.steps.recover import recover
 
 def run(bench: Bench) -> None:
     """Run the study as far as `until` says; results go to the run directory."""
-    try:
+    with suppress(UntilReached):
         study(bench)
-    except UntilReached:
-        pass
 
 
 def study(bench: Bench) -> None:

@@ -96,9 +96,7 @@ def content_digest(path: Path) -> str:
             tree.update(name + b"\0" + _file_digest(file))  # no name holds a zero byte: unambiguous
         return tree.hexdigest()
     except OSError as error:
-        raise InputError(
-            f"{error.filename or path}: {error.strerror}; expected a readable file or folder"
-        ) from error
+        raise InputError(f"{error.filename or path}: {error.strerror}; expected a readable file or folder") from error
 
 
 class Store:
@@ -231,9 +229,7 @@ def _lock(path: Path) -> Iterator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
             where = f"store {path.parent.parent}"
-            raise InputError(
-                f"{where}: {error}; expected a folder that can be written to and locked"
-            ) from error
+            raise InputError(f"{where}: {error}; expected a folder that can be written to and locked") from error
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from irl_exp.metrics.behavior import tilted_kl, tilted_weights
 from irl_exp.models import language_model
@@ -77,9 +77,7 @@ class NetworkPolicy:
         for start in range(0, len(repeated), self.batch_size):
             rows = repeated[start : start + self.batch_size]
             prompt = _to(language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device)
-            completion = sample_tokens(
-                self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
-            )
+            completion = sample_tokens(self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy)
             texts += decode(self.model, completion[0])
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
@@ -124,9 +122,7 @@ class TiltedPolicy:
         kl = torch.from_numpy(tilted_kl(weights.numpy())).float()
         return Samples(
             prompts=list(prompts),
-            completions=[
-                [row[j] for j in picks] for row, picks in zip(pool.completions, drawn.tolist(), strict=True)
-            ],
+            completions=[[row[j] for j in picks] for row, picks in zip(pool.completions, drawn.tolist(), strict=True)],
             lengths=pool.lengths.gather(1, drawn),
             kl=kl.unsqueeze(1).expand(-1, k),
             effective_size=1.0 / weights.square().sum(-1),
@@ -184,9 +180,7 @@ def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 def decode(model: LanguageModel, ids: Tensor) -> list[str]:
     """Texts of completions, without special tokens."""
-    return model.tokenizer.batch_decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    return model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @torch.no_grad()
@@ -235,7 +229,7 @@ def stop_reason(folder: Path) -> str | None:
 
 def load_network(folder: Path, device: str = "cpu") -> LanguageModel:
     model = language_model.load(folder)
-    model.network.to(device)
+    model.network.to(device)  # type: ignore[arg-type]
     return model
 
 

@@ -91,14 +91,10 @@ def load(source: str | Path, revision: str | None = None) -> LanguageModel:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision or "main")
-        network = AutoModelForCausalLM.from_pretrained(
-            str(source), revision=revision or "main", dtype=torch.float32
-        )
+        network = AutoModelForCausalLM.from_pretrained(str(source), revision=revision or "main", dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{source}: expected a causal language model with its tokenizer: {reason}"
-        ) from error
+        raise InputError(f"{source}: expected a causal language model with its tokenizer: {reason}") from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"{source}: its tokenizer has no end-of-sequence token; expected one")
     ensure_pad_token(tokenizer, network)
@@ -131,15 +127,11 @@ def positions(mask: Tensor) -> Tensor:
 def hidden_states(network: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Last hidden states [n, L, d] of the network's body; ids and mask are [n, L]."""
     body = network.base_model
-    output = body(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-    )
+    output = body(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
     return output.last_hidden_state
 
 
-def token_log_probs(
-    head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS
-) -> tuple[Tensor, Tensor]:
+def token_log_probs(head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and the entropy of its distribution (no gradient), in nats.
 
     hidden [n, d] and targets [n] -> two float32 tensors [n]. The output layer sees `rows` positions
@@ -196,17 +188,13 @@ def encode_prompts(model: LanguageModel, prompts: Sequence[str], room: int) -> t
     """
     limit = model.context - room
     if limit < 1:
-        raise InputError(
-            f"dataset.max_new_tokens={room} leaves no room for a prompt in a context of {model.context}"
-        )
+        raise InputError(f"dataset.max_new_tokens={room} leaves no room for a prompt in a context of {model.context}")
     eos = model.tokenizer.eos_token_id
     rows = [row[-limit:] or [eos] for row in _token_ids(model, prompts)]
     return pad(rows, model.tokenizer.pad_token_id, side="left")
 
 
-def encode_completions(
-    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
-) -> tuple[Tensor, Tensor]:
+def encode_completions(model: LanguageModel, completions: Sequence[str], max_new_tokens: int) -> tuple[Tensor, Tensor]:
     """Right-padded ids and mask, [n, T] each, every completion closed by the end of sequence.
 
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.

@@ -34,8 +34,11 @@ class Scorer(Protocol):
 
 
 class Reward(Scorer, Protocol):
-    """A scorer that can be saved. `kind` names the class in a saved folder; `save` writes what the class needs to be loaded
-    again and returns the few numbers that belong in reward.json."""
+    """A scorer that can be saved.
+
+    `kind` names the class in a saved folder; `save` writes what the class needs to be loaded again
+    and returns the few numbers that belong in reward.json.
+    """
 
     kind: ClassVar[str]
 
@@ -151,12 +154,8 @@ class LogRatioReward:
         scores = []
         for start in range(0, len(prompts), self.batch_size):
             span = slice(start, start + self.batch_size)
-            prompt = language_model.encode_prompts(
-                self.reference, prompts[span], self.max_new_tokens
-            )
-            completion = language_model.encode_completions(
-                self.reference, completions[span], self.max_new_tokens
-            )
+            prompt = language_model.encode_prompts(self.reference, prompts[span], self.max_new_tokens)
+            completion = language_model.encode_completions(self.reference, completions[span], self.max_new_tokens)
             device = next(self.reference.network.parameters()).device
             prompt = (prompt[0].to(device), prompt[1].to(device))
             completion = (completion[0].to(device), completion[1].to(device))
@@ -210,7 +209,10 @@ def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> Netw
     """The body of the language model in `folder` with a new linear head on the last real token."""
     model = language_model.load(folder)
     network = _quietly(
-        AutoModelForSequenceClassification.from_pretrained, folder, num_labels=1, dtype=torch.float32
+        AutoModelForSequenceClassification.from_pretrained,
+        folder,
+        num_labels=1,
+        dtype=torch.float32,
     )
     language_model.ensure_pad_token(model.tokenizer, network)
     head = _output_layer(network, folder)
@@ -222,9 +224,7 @@ def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> Netw
     return NetworkReward(network, model.tokenizer, batch_size)
 
 
-def from_classifier(
-    source: str, toxic_label: str, revision: str | None, batch_size: int
-) -> NetworkReward:
+def from_classifier(source: str, toxic_label: str, revision: str | None, batch_size: int) -> NetworkReward:
     """A text classifier as a reward with one output.
 
     A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit, for
@@ -263,7 +263,7 @@ def _fold(network: PreTrainedModel, layer: nn.Linear, weights: Tensor) -> None:
         layer.bias = nn.Parameter((weights @ layer.bias.data).unsqueeze(0))
     layer.out_features = 1
     network.config.num_labels = 1
-    network.num_labels = 1
+    network.num_labels = 1  # type: ignore[assignment]
     network.config.problem_type = "regression"
 
 
@@ -323,7 +323,7 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     facts = Facts.load(folder)
     if facts.kind == NetworkReward.kind:
         reward = load_network_reward(folder, batch_size)
-        reward.network.to(device)
+        reward.network.to(device)  # type: ignore[arg-type]
         return reward
     if facts.kind == ClosedFormReward.kind:
         return ClosedFormReward()
@@ -332,10 +332,8 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     if facts.kind == LogRatioReward.kind:
         aligned, reference = (language_model.load(folder / name) for name in ("aligned", "reference"))
         for model in (aligned, reference):
-            model.network.to(device)
-        return LogRatioReward(
-            aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
-        )
+            model.network.to(device)  # type: ignore[arg-type]
+        return LogRatioReward(aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size)
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
 
 

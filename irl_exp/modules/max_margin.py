@@ -80,7 +80,7 @@ class MaxMargin(pl.LightningModule):
         rows, order = batch
         if not order.any():
             return None
-        x = self.differences(rows, order.shape[:2])
+        x = self.differences(rows, order.shape[:2])  # type: ignore[arg-type]
         loss = (self.objective(x) * order).sum() / order.sum()
         right = ((x > 0) * order).sum() / order.sum()
         self.log_dict({"loss": loss, "pair_accuracy": right}, batch_size=len(order))
@@ -88,7 +88,7 @@ class MaxMargin(pl.LightningModule):
 
     def validation_step(self, batch: tuple[list[Sequence[int]], Tensor], index: int) -> None:
         rows, order = batch
-        x = self.differences(rows, order.shape[:2])
+        x = self.differences(rows, order.shape[:2])  # type: ignore[arg-type]
         right = ((x > 0) * order).sum() / order.sum().clamp_min(1)
         self.log("validation_pair_accuracy", right, batch_size=len(order))
 

@@ -85,11 +85,9 @@ class PPO(pl.LightningModule):
         if self.stopped:
             return
         records = [
-            self.update(rollout, rows)
-            for _ in range(self.config.epochs)
-            for rows in self.minibatches(len(prompts))
+            self.update(rollout, rows) for _ in range(self.config.epochs) for rows in self.minibatches(len(prompts))
         ]
-        self.lr_schedulers().step()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
         averages = {name: sum(r[name] for r in records) / len(records) for name in records[0]}
         self.log_iteration(rollout, averages, index)
 
@@ -101,9 +99,7 @@ class PPO(pl.LightningModule):
     def rollout(self, prompts: list[str]) -> Rollout:
         encoded = language_model.encode_prompts(self.policy, prompts, self.max_new_tokens)
         prompt = (encoded[0].to(self.device), encoded[1].to(self.device))
-        completion = generation.sample_tokens(
-            self.policy, prompt, self.max_new_tokens, self.generator
-        )
+        completion = generation.sample_tokens(self.policy, prompt, self.max_new_tokens, self.generator)
         texts = generation.decode(self.policy, completion[0])
         scores = self.reward.score(prompts, texts).to(self.device)
         log_probs, values, entropies = self.evaluate(prompt, completion)
@@ -162,11 +158,11 @@ class PPO(pl.LightningModule):
             self.config.value_clip_range,
         )
         optimizer = self.optimizers()
-        optimizer.zero_grad()
+        optimizer.zero_grad()  # type: ignore[union-attr]
         self.manual_backward(policy_loss + self.config.value_coef * value_loss)
         trained = [*self.network.parameters(), *self.value_head.parameters()]
         norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
-        optimizer.step()
+        optimizer.step()  # type: ignore[union-attr]
         return {
             "loss/policy_avg": policy_loss.item(),
             "loss/value_avg": value_loss.item(),
@@ -192,9 +188,7 @@ class PPO(pl.LightningModule):
         if kl > self.config.stop_kl:
             self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
         elif distinct < self.config.stop_distinct_2:
-            self.stopped = (
-                f"distinct-2 {distinct:.3f} fell below rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
-            )
+            self.stopped = f"distinct-2 {distinct:.3f} fell below rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
         if self.stopped:
             self.stopped = f"iteration {iteration}: {self.stopped}"
             self.trainer.should_stop = True
@@ -204,7 +198,7 @@ class PPO(pl.LightningModule):
         log_ratio = (rollout.log_probs - rollout.reference_log_probs)[mask]
         penalty = self.config.kl_coef * rollout.kl
         ended = (rollout.completion[0] == self.policy.tokenizer.eos_token_id) & mask
-        self.logger.log_metrics(
+        self.logger.log_metrics(  # type: ignore[union-attr]
             {
                 "objective/kl": rollout.kl.mean().item(),
                 "objective/kl_k3": ((-log_ratio).exp() - 1 + log_ratio).sum().item() / len(mask),
@@ -216,7 +210,7 @@ class PPO(pl.LightningModule):
                 "val/explained_variance": explained_variance(rollout),
                 "completion/length": mask.sum(-1).float().mean().item(),
                 "completion/distinct_2": distinct_n(rollout.texts, 2),
-                "lr": self.lr_schedulers().get_last_lr()[0],
+                "lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[dict-item, union-attr]
                 "episode": (index + 1) * len(mask),
                 **averages,
             },
@@ -306,4 +300,4 @@ def _spread(flat: Tensor, mask: Tensor) -> Tensor:
 
 
 def _width(network: nn.Module) -> int:
-    return int(network.get_output_embeddings().weight.shape[1])
+    return int(network.get_output_embeddings().weight.shape[1])  # type: ignore[operator]

@@ -60,7 +60,7 @@ def fit(
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,
-            precision=config.precision,
+            precision=config.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             gradient_clip_val=max_grad_norm,
             logger=Curves(folder),
@@ -74,9 +74,7 @@ def fit(
     module.eval()
 
 
-def adamw(
-    module: nn.Module, learning_rate: float, weight_decay: float, warmup: float, steps: int
-) -> dict[str, Any]:
+def adamw(module: nn.Module, learning_rate: float, weight_decay: float, warmup: float, steps: int) -> dict[str, Any]:
     """AdamW with linear warm-up over the first `warmup` share of `steps` and linear decay to zero.
 
     Weight decay spares vectors (biases and norms), as is the custom.

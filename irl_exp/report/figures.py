@@ -1,6 +1,6 @@
 """The figures of one run, drawn from its files alone; what a run does not have is not drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def draw(folder: Path) -> dict[str, Path]:
     for name, painter in painters.items():
         path = folder / "figures" / f"{name}.png"
         path.unlink(missing_ok=True)
-        with rc_context(STYLE):
+        with rc_context(STYLE):  # type: ignore[arg-type]
             figure = painter(run)
             if figure is not None:
                 figure.savefig(path)
@@ -78,7 +78,12 @@ def losses(run: Run) -> Figure | None:
     both = {"loss": "training", "validation_loss": "validation"}
     accuracies = {"pair_accuracy": "training", "validation_pair_accuracy": "validation"}
     panels = [
-        ("pretrain", both, "The reference policy learns to write comments", "loss (nats per token)"),
+        (
+            "pretrain",
+            both,
+            "The reference policy learns to write comments",
+            "loss (nats per token)",
+        ),
         ("ground_truth", both, f"{TRUTH_SIGN} learns the labels of comments", "loss (nats)"),
         ("recover", both, f"{RECOVERED_SIGN} learns from pairs of completions", "loss"),
         ("recover", accuracies, f"{RECOVERED_SIGN} prefers the aligned policy", "share of pairs"),
@@ -219,10 +224,10 @@ def roc(run: Run) -> Figure | None:
         "recovered": (f"{RECOVERED_SIGN}, recovered", "recovery/auc", RECOVERED, "-"),
         "truth": (f"{TRUTH_SIGN}, ground truth", "ground_truth/auc", TRUTH, "-"),
     }
-    controls = [column for column in comments if column.startswith("control/")]
+    controls = [column for column in comments if column.startswith("control/")]  # type: ignore[attr-defined]
     for place, column in enumerate(controls):
-        colour, label = CONTROLS[place % len(CONTROLS)], column.removeprefix("control/")
-        known[column] = (label.replace("_", " "), f"{column}/auc", colour, "--")
+        colour, label = CONTROLS[place % len(CONTROLS)], column.removeprefix("control/")  # type: ignore[attr-defined]
+        known[column] = (label.replace("_", " "), f"{column}/auc", colour, "--")  # type: ignore[index]
     figure = Figure(figsize=(5.8, 5.6))
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, linestyle=":")

@@ -143,12 +143,10 @@ def _found(run: Run) -> str:
             "{policy/aligned/toxicity_rate_second}.",
             "The KL spent is {policy/aligned/kl} nats per completion.",
             "Resampling could not show more than {policy/aligned/kl_cap} nats.",
-            "Optimality is {policy/aligned/optimality}, where 0 is the reference and 1 the "
-            "KL-optimal policy.",
+            "Optimality is {policy/aligned/optimality}, where 0 is the reference and 1 the KL-optimal policy.",
         ],
         "How good is R̂?": [
-            "Within a prompt it puts {recovery/pair_accuracy} of the pairs of completions in R*'s "
-            "order (chance: 0.5).",
+            "Within a prompt it puts {recovery/pair_accuracy} of the pairs of completions in R*'s order (chance: 0.5).",
             "Its STARC distance from R* is {recovery/starc} (0: the same, 0.707: unrelated).",
             "A second R* from another seed is at {recovery/starc_floor}.",
             "Against the human labels of held-out comments its AUC is {recovery/auc}."
@@ -186,8 +184,7 @@ def _markdown(table: Table | None, *, transpose: bool = False) -> str:
 
 def _figures(drawn: dict[str, Path], folder: Path) -> str:
     return "\n\n".join(
-        f"![{name}]({path.relative_to(folder).as_posix()})\n\n{CAPTIONS[name]}"
-        for name, path in drawn.items()
+        f"![{name}]({path.relative_to(folder).as_posix()})\n\n{CAPTIONS[name]}" for name, path in drawn.items()
     )
 
 
@@ -203,10 +200,7 @@ def _samples(run: Run) -> str:
     shared = [p for p in answers[seen[0]] if all(p in answers[policy] for policy in seen)]
     table = Table(
         ["prompt", *seen],
-        [
-            [escape(prompt), *(answers[policy][prompt] for policy in seen)]
-            for prompt in shared[:SAMPLE_PROMPTS]
-        ],
+        [[escape(prompt), *(answers[policy][prompt] for policy in seen)] for prompt in shared[:SAMPLE_PROMPTS]],
         "The first held-out prompts, with raw R* in parentheses; nothing was picked by hand.",
     )
     return _markdown(table)
@@ -234,11 +228,7 @@ def _time(run: Run) -> str:
 
 
 def _files(run: Run) -> str:
-    lines = [
-        f"- [{name}]({name}): {content}"
-        for name, content in FILES.items()
-        if (run.folder / name).is_file()
-    ]
+    lines = [f"- [{name}]({name}): {content}" for name, content in FILES.items() if (run.folder / name).is_file()]
     if "store" in run.config.get("paths", {}):
         lines.append(f"- artifacts of the steps: `{run.config['paths']['store']}`")
     return "\n".join(lines)

@@ -7,10 +7,8 @@ from irl_exp.solvers.problem import Problem
 
 
 def solve(problem: Problem) -> LogRatioReward:
-    aligned, reference = (
-        language_model.load(folder) for folder in (problem.aligned, problem.reference)
-    )
+    aligned, reference = (language_model.load(folder) for folder in (problem.aligned, problem.reference))
     for model in (aligned, reference):
-        model.network.to(problem.device)
+        model.network.to(problem.device)  # type: ignore[arg-type]
     batch = problem.trainer.score_batch_size
     return LogRatioReward(aligned, reference, problem.kl_coef, problem.max_new_tokens, batch)

@@ -39,9 +39,7 @@ def train_on_orders(
     config = problem.config
     assert isinstance(config, MarginSolver)
     reward = problem.new_reward()
-    module = MaxMargin(
-        reward, config.objective, config.learning_rate, config.weight_decay, config.warmup
-    )
+    module = MaxMargin(reward, config.objective, config.learning_rate, config.weight_decay, config.warmup)
     pools = _pools(reward, train)
     lengths = [max(map(len, pool)) for pool in pools]
     batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))
@@ -62,7 +60,7 @@ def train_on_orders(
             collate_fn=collate,
         ),
     )
-    reward.network.to(problem.device)
+    reward.network.to(problem.device)  # type: ignore[arg-type]
     return reward
 
 

@@ -20,9 +20,7 @@ from irl_exp.store import Artifact
 VERSION = 1
 
 
-def align(
-    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align"
-) -> Artifact:
+def align(bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align") -> Artifact:
     """Artifact: a policy folder, and why training stopped early if it did."""
     config, seed = bench.config.rlhf, bench.config.seeds.policy
 
@@ -81,7 +79,7 @@ def _ppo(
         bench.config.dataset.max_new_tokens,
         bench.generator(seed, "ppo"),
     )
-    loader = DataLoader(queue, batch_size=config.batch_size, collate_fn=list)  # type: ignore[arg-type]
+    loader = DataLoader(queue, batch_size=config.batch_size, collate_fn=list)  # type: ignore[arg-type, var-annotated]
     fit(ppo, loader, bench.config.trainer, folder)
     policy.save(folder)
     save_model(ppo.value_head, str(folder / "value_head.safetensors"))

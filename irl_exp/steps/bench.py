@@ -76,9 +76,7 @@ class Bench:
 
     def report(self, artifact: Artifact, prefix: str = "") -> dict[str, Value]:
         """Add the numbers that a step wrote beside its result to the run's summary."""
-        numbers = {
-            prefix + name: value for name, value in read_summary(artifact.path).items()
-        }
+        numbers = {prefix + name: value for name, value in read_summary(artifact.path).items()}
         self.tracker.summarize(numbers)
         return numbers
 

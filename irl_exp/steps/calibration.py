@@ -41,11 +41,9 @@ def bootstrap(
     *arrays: NDArray[Any],
 ) -> dict[str, float]:
     """Each statistic with its percentile interval over prompts: name, name_low, name_high."""
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, statistic in statistics.items():
         rng = np.random.default_rng(0)  # the same draws for every statistic: comparable intervals
-        low, high = cluster_bootstrap(
-            statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng
-        )
+        low, high = cluster_bootstrap(statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng)
         numbers |= {name: statistic(*arrays), f"{name}_low": low, f"{name}_high": high}
     return numbers

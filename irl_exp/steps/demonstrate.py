@@ -29,9 +29,7 @@ def demonstrate(bench: Bench, comments: Artifact, aligned: Artifact, reference: 
         for split, n in wanted.items():
             available = table.split(split).prompts
             if len(available) < n:
-                raise InputError(
-                    f"demonstrations ask for {n} prompts of the {split} split, which has {len(available)}"
-                )
+                raise InputError(f"demonstrations ask for {n} prompts of the {split} split, which has {len(available)}")
             prompts += available[:n]
             splits += [split] * n
         texts = {}

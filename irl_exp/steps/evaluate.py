@@ -5,11 +5,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from irl_exp.data.comments import Comments
@@ -139,9 +137,7 @@ class _Evaluation:
         return (self.score(truth, "test") <= 0).astype(np.int64)
 
     def within_prompt(self, truth: Artifact, other: Artifact) -> dict[str, float]:
-        theirs, ours = (
-            self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other)
-        )
+        theirs, ours = (self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other))
         return bootstrap(
             self.config,
             {"pair_accuracy": agreement.pair_accuracy, "starc": reward_distance.starc},
@@ -176,9 +172,7 @@ class _Evaluation:
         for kind, where in (("comment", "test"), ("reference", "reference")):
             prompts, completions = self.texts[where]
             table = pd.DataFrame({"kind": kind, "prompt": prompts, "completion": completions})
-            table["toxic"] = pd.array(
-                self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8"
-            )
+            table["toxic"] = pd.array(self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8")
             for name, artifact in rewards.items():
                 table[name] = self.score(artifact, where)
             tables.append(table)

@@ -22,9 +22,7 @@ from irl_exp.store import Artifact, content_digest
 VERSION = 1
 
 
-def fit_ground_truth(
-    bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False
-) -> Artifact:
+def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False) -> Artifact:
     """Artifact: a reward folder with R*'s threshold and unit, and how well it knows the labels.
 
     `twin` asks for a second R* by the same recipe from another seed: the noise floor of distances.
@@ -74,7 +72,7 @@ def _reward(bench: Bench, comments: Comments, reference: Artifact, folder: Path,
     if isinstance(config, ClassifierGroundTruth):
         batch = bench.config.trainer.score_batch_size
         reward = reward_model.from_classifier(config.path, config.toxic_label, config.revision, batch)
-        reward.network.to(bench.device)
+        reward.network.to(bench.device)  # type: ignore[arg-type]
         return reward
     assert isinstance(config, TrainedGroundTruth)
     return _trained(bench, config, comments, reference, folder, seed)
@@ -94,9 +92,7 @@ def _trained(
         bench.config.trainer.score_batch_size,
     )
     train = comments.split("train")
-    rows = reward_model.encode(
-        reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions
-    )
+    rows = reward_model.encode(reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions)
     order = torch.Generator().manual_seed(derive(seed, "ground_truth"))
     batches = LengthBatches([len(row) for row in rows], config.batch_size, order)
     examples = list(zip(rows, train.labels.tolist(), strict=True))
@@ -108,7 +104,7 @@ def _trained(
         epochs=config.epochs,
         max_grad_norm=1.0,
     )
-    reward.network.to(bench.device)
+    reward.network.to(bench.device)  # type: ignore[arg-type]
     return reward
 
 

@@ -112,9 +112,7 @@ class _Sight:
         self.comments = comments
         trainer = bench.config.trainer
         max_new_tokens = bench.config.dataset.max_new_tokens
-        self.policy = generation.load_policy(
-            policy.path, max_new_tokens, trainer.sample_batch_size, bench.device
-        )
+        self.policy = generation.load_policy(policy.path, max_new_tokens, trainer.sample_batch_size, bench.device)
         self.reference = generation.load_network(reference.path, bench.device)
         self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
         self.facts = Facts.load(truth.path)
@@ -144,7 +142,7 @@ class _Sight:
         numbers: dict[str, Value] = {}
         for name, values in columns.items():
             numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
-        prompts, completions = samples.flat()
+        _, completions = samples.flat()
         numbers["distinct_2"] = behavior.distinct_n(completions, 2)
         numbers["samples"] = scores.size
         if samples.effective_size is not None:
@@ -158,9 +156,7 @@ class _Sight:
                 "truth": float(score[0]),
                 "kl": float(nats[0]),
             }
-            for prompt, row, score, nats in zip(
-                samples.prompts, samples.completions, scores, kl, strict=True
-            )
+            for prompt, row, score, nats in zip(samples.prompts, samples.completions, scores, kl, strict=True)
         ]
         return numbers, records
 
@@ -196,9 +192,7 @@ class _Sight:
                 language_model.encode_prompts(model, prompts[span], limit),
                 language_model.encode_completions(model, completions[span], limit),
             )
-            prompt, completion = (
-                (ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded
-            )
+            prompt, completion = ((ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded)
             log_probs = language_model.completion_log_probs(model.network, prompt, completion)
             total += float(log_probs.double().sum())
             tokens += int(completion[1].sum())
@@ -218,11 +212,7 @@ class _Sight:
         rows = np.arange(len(reference))
         numbers = bootstrap(
             self.config,
-            {
-                "optimality": lambda i: behavior.optimality(
-                    self.normalize(scores)[i], kl[i], reference[i], beta
-                )
-            },
+            {"optimality": lambda i: behavior.optimality(self.normalize(scores)[i], kl[i], reference[i], beta)},
             None,
             rows,
         )

@@ -40,7 +40,7 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         model.save(folder)
         generation.save_policy(folder, "network")
         policy = NetworkPolicy(model, max_new_tokens, bench.config.trainer.sample_batch_size)
-        model.network.to(bench.device)
+        model.network.to(bench.device)  # type: ignore[arg-type]
         _write_calibration(bench, policy, table, folder, seed)
         write_summary(folder, numbers)
 
@@ -66,9 +66,7 @@ def _initial(bench: Bench, comments: Comments, seed: int) -> LanguageModel:
     return language_model.build(config, tokenizer, derive(seed, "weights"))
 
 
-def _train(
-    bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int
-) -> dict[str, float]:
+def _train(bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int) -> dict[str, float]:
     config = bench.config.model
     eos = model.tokenizer.eos_token_id
 
@@ -84,25 +82,21 @@ def _train(
     batches = LengthBatches([len(row) for row in train], config.batch_size, order)
     fit(
         LanguageModeling(model, config.learning_rate, config.weight_decay, config.warmup),
-        DataLoader(train, batch_sampler=batches, collate_fn=collate),
+        DataLoader(train, batch_sampler=batches, collate_fn=collate),  # type: ignore[arg-type]
         bench.config.trainer,
         folder,
         epochs=config.epochs,
         max_grad_norm=1.0,
-        validation=DataLoader(validation, batch_size=config.batch_size, collate_fn=collate),
+        validation=DataLoader(validation, batch_size=config.batch_size, collate_fn=collate),  # type: ignore[arg-type]
     )
     losses = [r["validation_loss"] for r in read_jsonl(folder / "metrics.jsonl") if "validation_loss" in r]
     return {"model/validation_loss": losses[-1]}
 
 
-def _write_calibration(
-    bench: Bench, policy: NetworkPolicy, comments: Comments, folder: Path, seed: int
-) -> None:
+def _write_calibration(bench: Bench, policy: NetworkPolicy, comments: Comments, folder: Path, seed: int) -> None:
     prompts = comments.split("calibration").prompts
     k = max(1, round(CALIBRATION_COMPLETIONS / len(prompts)))
-    samples = policy.sample(
-        prompts[:CALIBRATION_COMPLETIONS], k, bench.generator(seed, "calibration")
-    )
+    samples = policy.sample(prompts[:CALIBRATION_COMPLETIONS], k, bench.generator(seed, "calibration"))
     flat_prompts, completions = samples.flat()
     table = pd.DataFrame({"prompt": flat_prompts, "completion": completions})
     table.to_parquet(folder / CALIBRATION_FILE, index=False)

@@ -77,9 +77,7 @@ def rewrite() -> Callable[..., None]:
 def write_run(folder: Path) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(
-        "evaluation: {labels: human, level: 0.95}\npaths: {store: outputs/store}\n"
-    )
+    (folder / "config.yaml").write_text("evaluation: {labels: human, level: 0.95}\npaths: {store: outputs/store}\n")
     (folder / "overrides.yaml").write_text('- "solver=hinge"\n- "rlhf.kl_coef=0.3"\n')
     manifest = {
         "started": "2030-01-02T03:04:05+00:00",
