@@ -113,7 +113,9 @@ class _Sight:
         trainer = bench.config.trainer
         max_new_tokens = bench.config.dataset.max_new_tokens
         self.policy = generation.load_policy(policy.path, max_new_tokens, trainer.sample_batch_size, bench.device)
-        self.reference = generation.load_network(reference.path, bench.device)
+        # The reference's own KL is zero by definition, and not worth two passes over every sample.
+        itself = policy.fingerprint == reference.fingerprint
+        self.measure_from = None if itself else generation.load_network(reference.path, bench.device)
         self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
         self.facts = Facts.load(truth.path)
         self.prompts = comments.split("test").prompts
@@ -121,7 +123,7 @@ class _Sight:
 
     def draw(self, prompts: int, k: int) -> tuple[Samples, NDArray[np.float64]]:
         """k completions of the first test prompts, and their raw R*: [n, k]."""
-        samples = self.policy.sample(self.prompts[:prompts], k, self.generator, self.reference)
+        samples = self.policy.sample(self.prompts[:prompts], k, self.generator, self.measure_from)
         scores = self.truth.score(*samples.flat()).view(-1, k)
         return samples, scores.numpy().astype(np.float64)
 
@@ -130,8 +132,8 @@ class _Sight:
 
     def behavior(self) -> tuple[dict[str, Value], list[dict[str, Any]]]:
         samples, scores = self.draw(self.config.prompts, self.config.k)
-        assert samples.kl is not None and self.facts.threshold is not None
-        kl = samples.kl.numpy().astype(np.float64)
+        assert self.facts.threshold is not None
+        kl = np.zeros(scores.shape) if samples.kl is None else samples.kl.numpy().astype(np.float64)
         columns = {
             "toxicity_rate": scores < self.facts.threshold,
             "toxicity_rate_second": self.second_opinion(samples),
