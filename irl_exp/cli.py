@@ -114,7 +114,7 @@ def reset_process_state(config: Config) -> None:
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-    # Library code draws from generators of its own; this is for what libraries draw behind our back.
+    # Library code draws from generators of its own; this is for what libraries draw unasked.
     seed_everything(config.seed, verbose=False)
 
 
@@ -194,7 +194,9 @@ def condense(error: BaseException) -> str:
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing[1]}: a value is required"
-    return lines[0] if isinstance(error, InputError) and lines else f"{type(error).__name__}: {' '.join(lines[:3])}"
+    if isinstance(error, InputError) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {' '.join(lines[:3])}"
 
 
 if __name__ == "__main__":

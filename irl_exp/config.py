@@ -1,4 +1,4 @@
-"""The schema of every config group: types here, values in conf/*.yaml, cross-field rules in validate().
+"""The schema of every config group: types here, values in conf/*.yaml, rules in validate().
 
 Fields have no defaults on purpose: a value stands in exactly one place, its YAML leaf, below the
 comment that explains it. Groups whose options take different keys have one dataclass per kind.
@@ -302,7 +302,9 @@ OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
     """Why a solver has no meaning for an expert, or None."""
     if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig):
-        return "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+        return (
+            "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+        )
     return None
 
 
@@ -348,11 +350,13 @@ def _model(config: Config) -> None:
         _require(model.epochs > 0, "model.epochs=0: a model from scratch must be trained")
         _require(
             model.hidden_size % model.heads == 0,
-            f"model.hidden_size={model.hidden_size}: expected a multiple of model.heads={model.heads}",
+            f"model.hidden_size={model.hidden_size}: expected a multiple of "
+            f"model.heads={model.heads}",
         )
         _require(
             model.vocab_size >= 258,
-            f"model.vocab_size={model.vocab_size}: expected at least 258 (256 bytes and two special tokens)",
+            f"model.vocab_size={model.vocab_size}: expected at least 258 "
+            "(256 bytes and two special tokens)",
         )
         _require(
             config.dataset.max_new_tokens < model.context,
@@ -369,24 +373,30 @@ def _dataset(config: Config) -> None:
     )
     dataset = config.dataset
     if isinstance(dataset, SyntheticDataset):
-        _require(dataset.size is not None, "dataset.size=null: expected how many comments to generate")
+        _require(
+            dataset.size is not None, "dataset.size=null: expected how many comments to generate"
+        )
         for name in ("politeness", "length"):
             value = getattr(dataset, name)
             _require(0 <= value <= 1, f"dataset.{name}={value}: expected a share between 0 and 1")
     if isinstance(config.ground_truth, ClosedFormGroundTruth):
         _require(
             isinstance(dataset, SyntheticDataset),
-            f"ground_truth=closed_form knows the embedded grammar alone; got dataset={dataset.name}",
+            "ground_truth=closed_form knows the embedded grammar alone; "
+            f"got dataset={dataset.name}",
         )
 
 
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
     if isinstance(rlhf, PPOConfig):
-        _positive("rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate")
+        _positive(
+            "rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate"
+        )
         _require(
             rlhf.batch_size % rlhf.minibatch_size == 0,
-            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of rlhf.minibatch_size={rlhf.minibatch_size}",
+            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
+            f"rlhf.minibatch_size={rlhf.minibatch_size}",
         )
     if isinstance(rlhf, TiltedConfig):
         _require(
@@ -395,7 +405,7 @@ def _rlhf(config: Config) -> None:
         )
         _require(
             not config.demonstrations.greedy,
-            "demonstrations.greedy=true has no meaning for rlhf=tilted, which is drawn by resampling",
+            "demonstrations.greedy=true has no meaning for rlhf=tilted, which is resampled",
         )
     evaluation = config.evaluation
     _require(
@@ -434,10 +444,11 @@ def _choices(config: Config) -> None:
     )
     _require(
         config.objective.startswith("validation/"),
-        f"objective={config.objective}: expected a metric of the validation split (validation/...); "
-        "nothing is selected on test data",
+        f"objective={config.objective}: expected a metric of the validation split "
+        "(validation/...); nothing is selected on test data",
     )
     _require(
         config.trainer.matmul_precision in ("highest", "high", "medium"),
-        f"trainer.matmul_precision={config.trainer.matmul_precision}: expected highest, high or medium",
+        f"trainer.matmul_precision={config.trainer.matmul_precision}: "
+        "expected highest, high or medium",
     )

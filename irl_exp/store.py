@@ -96,7 +96,9 @@ def content_digest(path: Path) -> str:
             tree.update(name + b"\0" + _file_digest(file))  # no name holds a zero byte: unambiguous
         return tree.hexdigest()
     except OSError as error:
-        raise InputError(f"{error.filename or path}: {error.strerror}; expected a readable file or folder") from error
+        raise InputError(
+            f"{error.filename or path}: {error.strerror}; expected a readable file or folder"
+        ) from error
 
 
 class Store:
@@ -229,7 +231,9 @@ def _lock(path: Path) -> Iterator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
             where = f"store {path.parent.parent}"
-            raise InputError(f"{where}: {error}; expected a folder that can be written to and locked") from error
+            raise InputError(
+                f"{where}: {error}; expected a folder that can be written to and locked"
+            ) from error
         yield
 
 

@@ -24,7 +24,7 @@ Value = float | int | str
 
 
 class Tracker:
-    """One run directory; `with Tracker(...)` turns its status from running to done, failed or interrupted."""
+    """One run directory; `with Tracker(...)` turns its status to done, failed or interrupted."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder = folder
@@ -42,7 +42,9 @@ class Tracker:
         for name in ("metrics.jsonl", "samples.jsonl", "summary.json"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(config_yaml)
-        (self.folder / "overrides.yaml").write_text("".join(f"- {json.dumps(override)}\n" for override in overrides))
+        (self.folder / "overrides.yaml").write_text(
+            "".join(f"- {json.dumps(override)}\n" for override in overrides)
+        )
         self.facts = {
             "run_id": self.run_id,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +131,9 @@ def git_state() -> dict[str, Any]:
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

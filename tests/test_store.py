@@ -124,7 +124,9 @@ def test_an_exception_publishes_nothing_and_leaves_its_checkpoint(tmp_path: Path
     assert result(artifact) == "half and the rest"
 
 
-@pytest.mark.parametrize("manifest", ["", "{", "[]", "null", "{}", '{"fingerprint": "other", "seconds": 1.0}'])
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", "null", "{}", '{"fingerprint": "other", "seconds": 1.0}']
+)
 def test_a_broken_manifest_is_never_a_hit(tmp_path: Path, manifest: str) -> None:
     store = Store(tmp_path)
     broken = store.fetch("pretrain", IDENTITY, writes("broken"))
@@ -201,7 +203,9 @@ def test_threads_of_one_process_wait_for_each_other_too(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     with start(tmp_path) as killed:
         child = int(read_until(killed, "child").split()[1])
@@ -268,7 +272,9 @@ def test_the_fingerprint_is_the_hash_of_canonical_json() -> None:
         ({"a": None}, {}, False),
     ],
 )
-def test_fingerprints_are_equal_for_equal_content(left: dict[str, Any], right: dict[str, Any], equal: bool) -> None:
+def test_fingerprints_are_equal_for_equal_content(
+    left: dict[str, Any], right: dict[str, Any], equal: bool
+) -> None:
     assert (fingerprint(left) == fingerprint(right)) is equal
 
 
@@ -324,7 +330,9 @@ def test_the_digest_of_a_folder_ignores_where_and_when_it_was_written(tmp_path: 
         {"a": "1", "d/b": "2"},
     ],
 )
-def test_the_digest_of_a_folder_depends_on_names_and_content(tmp_path: Path, files: dict[str, str]) -> None:
+def test_the_digest_of_a_folder_depends_on_names_and_content(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
     original = tree(tmp_path / "original", {"a": "1", "b": "2"})
     changed = tree(tmp_path / "changed", files)
     assert content_digest(original) != content_digest(changed)

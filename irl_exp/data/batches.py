@@ -1,4 +1,4 @@
-"""Token rows into batches of like length: little padding, and an order that only the generator decides."""
+"""Token rows into batches of like length: little padding, an order that the generator decides."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +24,9 @@ class LengthBatches(Sampler[list[int]]):
         order = torch.randperm(len(self.lengths), generator=self.generator)
         pools = order.split(self.batch_size * POOL)
         batches = [
-            batch for pool in pools for batch in pool[self.lengths[pool].argsort(stable=True)].split(self.batch_size)
+            batch
+            for pool in pools
+            for batch in pool[self.lengths[pool].argsort(stable=True)].split(self.batch_size)
         ]
         for index in torch.randperm(len(batches), generator=self.generator).tolist():
             yield batches[index].tolist()

@@ -187,12 +187,14 @@ def _check(
         raise InputError(f"prompt_words is {prompt_words}; expected at least 1")
     if max_comments is not None and max_comments < 2 * len(SPLITS):
         raise InputError(
-            f"max_comments is {max_comments}; expected at least {2 * len(SPLITS)}, one of each class in each split"
+            f"max_comments is {max_comments}; expected at least {2 * len(SPLITS)}, "
+            "one of each class in each split"
         )
     fractions = list(shares.values())
     if set(shares) != set(SPLITS) or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
         raise InputError(
-            f"shares are {dict(shares)}; expected a positive fraction for each of {SPLITS}, with the sum 1"
+            f"shares are {dict(shares)}; expected a positive fraction for each of "
+            f"{SPLITS}, with the sum 1"
         )
 
 
@@ -216,7 +218,9 @@ def _sample(
     return pd.Series(toxic.index.isin(kept), index=toxic.index)
 
 
-def _split_by_prompt(table: pd.DataFrame, shares: Sequence[float], rng: np.random.Generator) -> pd.DataFrame:
+def _split_by_prompt(
+    table: pd.DataFrame, shares: Sequence[float], rng: np.random.Generator
+) -> pd.DataFrame:
     """Add the column `split`.
 
     The prompts stand in a random line, each as long as it has comments; the splits divide the line

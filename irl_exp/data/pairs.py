@@ -62,7 +62,9 @@ class Demonstrations:
         """The prompts of one split, in order; `InputError` when there are none."""
         rows = [row for row, split in enumerate(self.splits) if split == name]
         if not rows:
-            raise InputError(f"no demonstrations in split {name!r}; there are {sorted(set(self.splits))}")
+            raise InputError(
+                f"no demonstrations in split {name!r}; there are {sorted(set(self.splits))}"
+            )
         return Demonstrations(
             [self.prompts[row] for row in rows],
             [self.aligned[row] for row in rows],

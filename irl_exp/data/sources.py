@@ -154,7 +154,10 @@ def _csv_records(path: Path, delimiter: str) -> Records:
                 raise InputError(f"{place}: column {twice} stands twice; expected distinct names")
         elif row:  # blank lines hold nothing
             if len(row) != len(header):
-                raise InputError(f"{place}: malformed row, {len(row)} fields; expected {len(header)}, as in the header")
+                raise InputError(
+                    f"{place}: malformed row, {len(row)} fields; "
+                    f"expected {len(header)}, as in the header"
+                )
             yield place, dict(zip(header, row, strict=True))
 
 
@@ -195,4 +198,6 @@ def _text(path: Path) -> str:
         return data.decode("utf-8").removeprefix("\ufeff")  # the mark that some editors put first
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: byte {error.start} of the text is not UTF-8; expected UTF-8") from error
+        raise InputError(
+            f"{path}, line {line}: byte {error.start} of the text is not UTF-8; expected UTF-8"
+        ) from error

@@ -311,4 +311,6 @@ def _is_live(before: str, insult: str, following: str) -> bool:
         return True
     denied = len(re.findall("N(?!J)", before[-6:])) % 2 == 1
     of_next_thing = "F" not in insult and following == "T" and not re.search("Bw?$", before)
-    return not (denied or of_next_thing or _REPORTED.fullmatch(before) or _THING_IS_IT.fullmatch(before))
+    return not (
+        denied or of_next_thing or _REPORTED.fullmatch(before) or _THING_IS_IT.fullmatch(before)
+    )

@@ -192,7 +192,9 @@ def _below(values: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
     return values < threshold
 
 
-def _labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _labelled(
+    scores: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Checked scores, and which of their texts are toxic."""
     values, classes = _numbers("scores", scores, 1), np.asarray(labels)
     _require_shape("labels", classes, values.shape)

@@ -158,7 +158,9 @@ def optimality(
     if len(reference) != len(expert):
         raise ValueError(f"reference_rewards: expected {len(expert)} rows, got {len(reference)}")
     if kl.shape not in (expert.shape, expert.shape[:1]):
-        raise ValueError(f"expert_kl: expected shape {expert.shape} or {expert.shape[:1]}, got {kl.shape}")
+        raise ValueError(
+            f"expert_kl: expected shape {expert.shape} or {expert.shape[:1]}, got {kl.shape}"
+        )
     if not np.all(np.isfinite(kl)):
         raise ValueError("expert_kl: expected finite numbers")
     # An offset per prompt cancels. Taking this one makes a constant reward exactly 0, so that

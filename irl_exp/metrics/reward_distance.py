@@ -27,7 +27,9 @@ def centred(scores: ArrayLike) -> NDArray[np.float64]:
     """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 2:
-        raise ValueError(f"scores: expected [prompts, completions >= 2], not empty; got shape {array.shape}")
+        raise ValueError(
+            f"scores: expected [prompts, completions >= 2], not empty; got shape {array.shape}"
+        )
     if not np.all(np.isfinite(array)):
         where = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(f"scores: got {array[tuple(where)]} at index {where.tolist()}")

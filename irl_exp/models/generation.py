@@ -1,7 +1,7 @@
 """Policies: what can be sampled from, and sampling itself, with one frozen set of settings.
 
-T = 1, no top-k, no top-p, no minimum length: the distribution that completions are drawn from is the
-one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
+T = 1, no top-k, no top-p, no minimum length: the distribution that completions are drawn from is
+the one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
 """
 
 import json
@@ -25,8 +25,8 @@ class Samples:
     """n prompts with k completions each.
 
     completions: n lists of k texts. lengths: int64 [n, k], tokens with the end of sequence.
-    kl: float32 [n, k], the estimate of log pi/pi_ref in nats that belongs to each completion (k1 for
-    a network; for a tilted policy its prompt's KL), None where no reference was given.
+    kl: float32 [n, k], the estimate of log pi/pi_ref in nats that belongs to each completion (k1
+    for a network; for a tilted policy its prompt's KL), None where no reference was given.
     effective_size: float64 [n], of a tilted policy's candidates, else None.
     """
 
@@ -70,14 +70,18 @@ class NetworkPolicy:
         generator: torch.Generator,
         reference: LanguageModel | None = None,
     ) -> Samples:
-        """k completions of each prompt; `reference` asks for log pi/pi_ref of each (same tokens)."""
+        """k completions of each prompt; `reference` asks for log pi/pi_ref of each."""
         texts: list[str] = []
         lengths, kl = [], []
         repeated = [prompt for prompt in prompts for _ in range(k)]
         for start in range(0, len(repeated), self.batch_size):
             rows = repeated[start : start + self.batch_size]
-            prompt = _to(language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device)
-            completion = sample_tokens(self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy)
+            prompt = _to(
+                language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device
+            )
+            completion = sample_tokens(
+                self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
+            )
             texts += decode(self.model, completion[0])
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
@@ -122,7 +126,10 @@ class TiltedPolicy:
         kl = torch.from_numpy(tilted_kl(weights.numpy())).float()
         return Samples(
             prompts=list(prompts),
-            completions=[[row[j] for j in picks] for row, picks in zip(pool.completions, drawn.tolist(), strict=True)],
+            completions=[
+                [row[j] for j in picks]
+                for row, picks in zip(pool.completions, drawn.tolist(), strict=True)
+            ],
             lengths=pool.lengths.gather(1, drawn),
             kl=kl.unsqueeze(1).expand(-1, k),
             effective_size=1.0 / weights.square().sum(-1),
@@ -175,12 +182,18 @@ def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     cdf = logits.float().softmax(-1).cumsum(-1)
     uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
     # Scale by the total (1 up to rounding) so that no draw can fall behind the last token.
-    return torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True).squeeze(1).clamp_max(cdf.shape[1] - 1)
+    return (
+        torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)
+        .squeeze(1)
+        .clamp_max(cdf.shape[1] - 1)
+    )
 
 
 def decode(model: LanguageModel, ids: Tensor) -> list[str]:
     """Texts of completions, without special tokens."""
-    return model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return model.tokenizer.batch_decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 @torch.no_grad()
@@ -202,7 +215,7 @@ POLICY_FILE = "policy.json"
 
 
 def save_policy(folder: Path, kind: str, **facts: float | str | None) -> None:
-    """Say what the folder holds: `network` (a model), or `tilted` (folders reference/ and reward/)."""
+    """Say what the folder holds: `network` (a model) or `tilted` (reference/ and reward/)."""
     (folder / POLICY_FILE).write_text(json.dumps({"kind": kind, **facts}, indent=2) + "\n")
 
 

@@ -44,7 +44,7 @@ class LanguageModel:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: every text can be encoded, and prompt + completion tokenizes as its parts do."""
+    """Byte-level BPE: encodes every text, and prompt + completion as its parts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -85,16 +85,20 @@ def build(config: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -
 def load(source: str | Path, revision: str | None = None) -> LanguageModel:
     """A checkpoint folder or hub id, in float32, on the CPU.
 
-    A tokenizer without a pad token of its own gets one: padding that is also a text token or the end
-    of a sequence would be read as text.
+    A tokenizer without a pad token of its own gets one: padding that is also a text token or the
+    end of a sequence would be read as text.
     Raises InputError if there is no causal language model or no tokenizer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision or "main")
-        network = AutoModelForCausalLM.from_pretrained(str(source), revision=revision or "main", dtype=torch.float32)
+        network = AutoModelForCausalLM.from_pretrained(
+            str(source), revision=revision or "main", dtype=torch.float32
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{source}: expected a causal language model with its tokenizer: {reason}") from error
+        raise InputError(
+            f"{source}: expected a causal language model with its tokenizer: {reason}"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"{source}: its tokenizer has no end-of-sequence token; expected one")
     ensure_pad_token(tokenizer, network)
@@ -120,7 +124,7 @@ def use_eager_attention(network: PreTrainedModel) -> None:
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position of each real token in its own sequence, whatever the padding. mask [n, L] -> [n, L]."""
+    """Position of each real token in its own sequence: mask [n, L] -> [n, L]."""
     return (mask.long().cumsum(-1) - 1).clamp_min(0)
 
 
@@ -131,7 +135,9 @@ def hidden_states(network: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor
     return output.last_hidden_state
 
 
-def token_log_probs(head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS) -> tuple[Tensor, Tensor]:
+def token_log_probs(
+    head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and the entropy of its distribution (no gradient), in nats.
 
     hidden [n, d] and targets [n] -> two float32 tensors [n]. The output layer sees `rows` positions
@@ -181,20 +187,27 @@ def completion_states(
     return hidden[:, first - 1 : -1].contiguous()
 
 
-def encode_prompts(model: LanguageModel, prompts: Sequence[str], room: int) -> tuple[Tensor, Tensor]:
+def encode_prompts(
+    model: LanguageModel, prompts: Sequence[str], room: int
+) -> tuple[Tensor, Tensor]:
     """Left-padded ids and mask, [n, P] each, with `room` tokens left in the context.
 
     Longer prompts lose their beginning. An empty prompt becomes one end-of-sequence token.
     """
     limit = model.context - room
     if limit < 1:
-        raise InputError(f"dataset.max_new_tokens={room} leaves no room for a prompt in a context of {model.context}")
+        raise InputError(
+            f"dataset.max_new_tokens={room} leaves no room for a prompt "
+            f"in a context of {model.context}"
+        )
     eos = model.tokenizer.eos_token_id
     rows = [row[-limit:] or [eos] for row in _token_ids(model, prompts)]
     return pad(rows, model.tokenizer.pad_token_id, side="left")
 
 
-def encode_completions(model: LanguageModel, completions: Sequence[str], max_new_tokens: int) -> tuple[Tensor, Tensor]:
+def encode_completions(
+    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
+) -> tuple[Tensor, Tensor]:
     """Right-padded ids and mask, [n, T] each, every completion closed by the end of sequence.
 
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.

@@ -74,7 +74,9 @@ class NetworkReward:
             scores[chosen] = self.forward([rows[i] for i in chosen]).cpu()
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
-            raise InputError(f"the reward gave {bad} of {len(rows)} texts a score that is not finite")
+            raise InputError(
+                f"the reward gave {bad} of {len(rows)} texts a score that is not finite"
+            )
         return scores
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -91,7 +93,7 @@ def encode(
     prompts: Sequence[str],
     completions: Sequence[str],
 ) -> list[list[int]]:
-    """Token rows of prompt + completion with what the tokenizer adds; never empty, never too long."""
+    """Token rows of prompt + completion and what the tokenizer adds; never empty or too long."""
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     limit = getattr(network.config, "max_position_embeddings", None) or tokenizer.model_max_length
     # RoBERTa counts its positions from pad_token_id + 1, so two of them hold no token.
@@ -154,8 +156,12 @@ class LogRatioReward:
         scores = []
         for start in range(0, len(prompts), self.batch_size):
             span = slice(start, start + self.batch_size)
-            prompt = language_model.encode_prompts(self.reference, prompts[span], self.max_new_tokens)
-            completion = language_model.encode_completions(self.reference, completions[span], self.max_new_tokens)
+            prompt = language_model.encode_prompts(
+                self.reference, prompts[span], self.max_new_tokens
+            )
+            completion = language_model.encode_completions(
+                self.reference, completions[span], self.max_new_tokens
+            )
             device = next(self.reference.network.parameters()).device
             prompt = (prompt[0].to(device), prompt[1].to(device))
             completion = (completion[0].to(device), completion[1].to(device))
@@ -169,7 +175,7 @@ class LogRatioReward:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """One affine map: mean 0, standard deviation 1 over reference completions of calibration prompts."""
+    """Affine: mean 0, standard deviation 1 on reference completions of calibration prompts."""
 
     mean: float
     std: float
@@ -179,7 +185,9 @@ class Normalizer:
         """From raw scores [n]; raises InputError if they are constant."""
         std = float(scores.std(correction=0))
         if not std > 0:
-            raise InputError("the reward is constant on the reference's completions: nothing to optimize")
+            raise InputError(
+                "the reward is constant on the reference's completions: nothing to optimize"
+            )
         return cls(float(scores.mean()), std)
 
     def __call__(self, scores: Tensor) -> Tensor:
@@ -224,11 +232,13 @@ def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> Netw
     return NetworkReward(network, model.tokenizer, batch_size)
 
 
-def from_classifier(source: str, toxic_label: str, revision: str | None, batch_size: int) -> NetworkReward:
+def from_classifier(
+    source: str, toxic_label: str, revision: str | None, batch_size: int
+) -> NetworkReward:
     """A text classifier as a reward with one output.
 
-    A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit, for
-    two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid): minus
+    A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit,
+    for two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid): minus
     the toxic logit, as in Joselowitz et al. 2025. Both are linear in the logits, so they fold into
     the output layer exactly. Raises InputError if `toxic_label` is not in the model's id2label.
     """
@@ -239,12 +249,15 @@ def from_classifier(source: str, toxic_label: str, revision: str | None, batch_s
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{source}: expected a text classifier with its tokenizer: {reason}") from error
+        raise InputError(
+            f"{source}: expected a text classifier with its tokenizer: {reason}"
+        ) from error
     labels = {name.lower(): index for index, name in network.config.id2label.items()}
     if toxic_label.lower() not in labels:
         names = ", ".join(network.config.id2label.values())
         raise InputError(
-            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {names}; expected one of them"
+            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {names}; "
+            "expected one of them"
         )
     toxic = labels[toxic_label.lower()]
     weights = torch.zeros(len(labels))
@@ -330,10 +343,14 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     if facts.kind == LengthReward.kind:
         return LengthReward(facts.extra["sign"])
     if facts.kind == LogRatioReward.kind:
-        aligned, reference = (language_model.load(folder / name) for name in ("aligned", "reference"))
+        aligned, reference = (
+            language_model.load(folder / name) for name in ("aligned", "reference")
+        )
         for model in (aligned, reference):
             model.network.to(device)  # type: ignore[arg-type]
-        return LogRatioReward(aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size)
+        return LogRatioReward(
+            aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
+        )
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
 
 
@@ -346,7 +363,9 @@ def load_network_reward(folder: Path, batch_size: int = 256) -> NetworkReward:
     """A folder with one output: saved by us, or by anyone who keeps the sign."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        network = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=torch.float32)
+        network = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=torch.float32
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{folder}: expected a saved reward: {reason}") from error

@@ -16,7 +16,9 @@ class LanguageModeling(pl.LightningModule):
     Batches are (ids, mask), int64 [n, L], right-padded.
     """
 
-    def __init__(self, model: LanguageModel, learning_rate: float, weight_decay: float, warmup: float) -> None:
+    def __init__(
+        self, model: LanguageModel, learning_rate: float, weight_decay: float, warmup: float
+    ) -> None:
         super().__init__()
         self.network = model.network.train()
         self.recipe = {

@@ -1,4 +1,4 @@
-"""Maximum-margin inverse RL: raise the reward of what the aligned policy writes above the reference's."""
+"""Maximum-margin inverse RL: what the aligned policy writes earns more than the reference's."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,10 +47,11 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MaxMargin(pl.LightningModule):
-    """Trains a reward on pools of completions: each text is scored once, pairs are formed of the scores.
+    """Trains a reward on pools of completions; each is scored once, pairs are formed of scores.
 
-    Batches are (token rows of b prompts with m completions each, order float32 [b, m, m]): order[i, p, q] is the
-    weight of the pair "completion p is preferred to completion q" of prompt i, 0 for no pair.
+    Batches are (token rows of b prompts with m completions each, order float32 [b, m, m]):
+    order[i, p, q] is the weight of the pair "completion p is preferred to completion q" of
+    prompt i, 0 for no pair.
     """
 
     def __init__(

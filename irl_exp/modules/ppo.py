@@ -1,7 +1,7 @@
 """Proximal policy optimization of a language model against a text-level reward.
 
-Schulman et al. 2017 (arXiv 1707.06347) with generalized advantage estimation (arXiv 1506.02438) and,
-as in Ziegler et al. 2019 (arXiv 1909.08593), a penalty beta * log pi/pi_ref at every token.
+Schulman et al. 2017 (arXiv 1707.06347) with generalized advantage estimation (arXiv 1506.02438)
+and, as in Ziegler et al. 2019 (arXiv 1909.08593), a penalty beta * log pi/pi_ref at every token.
 Names of logged values are TRL's where TRL had them, so that curves can be laid over each other.
 """
 
@@ -23,7 +23,7 @@ from irl_exp.modules.training import adamw
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one batch of prompts gave. ids and masks int64, the rest float32; [n, T] over completion tokens."""
+    """What one batch of prompts gave, over completion tokens: [n, T]; ids and masks int64."""
 
     prompt: tuple[Tensor, Tensor]
     completion: tuple[Tensor, Tensor]
@@ -85,7 +85,9 @@ class PPO(pl.LightningModule):
         if self.stopped:
             return
         records = [
-            self.update(rollout, rows) for _ in range(self.config.epochs) for rows in self.minibatches(len(prompts))
+            self.update(rollout, rows)
+            for _ in range(self.config.epochs)
+            for rows in self.minibatches(len(prompts))
         ]
         self.lr_schedulers().step()  # type: ignore[union-attr]
         averages = {name: sum(r[name] for r in records) / len(records) for name in records[0]}
@@ -99,7 +101,9 @@ class PPO(pl.LightningModule):
     def rollout(self, prompts: list[str]) -> Rollout:
         encoded = language_model.encode_prompts(self.policy, prompts, self.max_new_tokens)
         prompt = (encoded[0].to(self.device), encoded[1].to(self.device))
-        completion = generation.sample_tokens(self.policy, prompt, self.max_new_tokens, self.generator)
+        completion = generation.sample_tokens(
+            self.policy, prompt, self.max_new_tokens, self.generator
+        )
         texts = generation.decode(self.policy, completion[0])
         scores = self.reward.score(prompts, texts).to(self.device)
         log_probs, values, entropies = self.evaluate(prompt, completion)
@@ -126,7 +130,7 @@ class PPO(pl.LightningModule):
     def evaluate(
         self, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities, values and entropies of the completion tokens: three [n, T], 0 at padding."""
+        """Log-probabilities, values, entropies of completion tokens: three [n, T], 0 at padding."""
         hidden = language_model.completion_states(self.network, prompt, completion)
         ids, real = completion[0], completion[1].bool()
         states = hidden[real]
@@ -173,7 +177,9 @@ class PPO(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         both = nn.ModuleList([self.network, self.value_head])
-        plan = adamw(both, self.config.learning_rate, 0.0, self.config.warmup, self.config.iterations)
+        plan = adamw(
+            both, self.config.learning_rate, 0.0, self.config.warmup, self.config.iterations
+        )
         return [plan["optimizer"]], [plan["lr_scheduler"]]
 
     # --- stop rules and what is logged --------------------------------------------------------
@@ -184,11 +190,16 @@ class PPO(pl.LightningModule):
         distinct = distinct_n(rollout.texts, 2)
         numbers = (rollout.scores, rollout.log_probs, rollout.values)
         if not all(torch.isfinite(x).all() for x in numbers):
-            raise FloatingPointError(f"PPO iteration {iteration}: a score, log-probability or value is NaN")
+            raise FloatingPointError(
+                f"PPO iteration {iteration}: a score, log-probability or value is NaN"
+            )
         if kl > self.config.stop_kl:
             self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
         elif distinct < self.config.stop_distinct_2:
-            self.stopped = f"distinct-2 {distinct:.3f} fell below rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
+            self.stopped = (
+                f"distinct-2 {distinct:.3f} fell below "
+                f"rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
+            )
         if self.stopped:
             self.stopped = f"iteration {iteration}: {self.stopped}"
             self.trainer.should_stop = True
@@ -261,7 +272,10 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
 def clipped_policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean over real tokens of -min(r A, clip(r, 1 - c, 1 + c) A), r = pi/pi_old (Schulman et al. 2017, eq. 7)."""
+    """Mean over real tokens of -min(r A, clip(r, 1 - c, 1 + c) A), r = pi/pi_old.
+
+    Schulman et al. 2017, equation 7.
+    """
     log_ratio = (log_probs - old_log_probs)[mask]
     ratio, advantage = log_ratio.exp(), advantages[mask]
     plain = -advantage * ratio
@@ -277,7 +291,7 @@ def clipped_policy_loss(
 def clipped_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """Half the squared error, the worse of the value and the value held within clip_range of the old one."""
+    """Half the squared error of the value or of the value held near the old one: the worse."""
     value, old, target = values[mask], old_values[mask], returns[mask]
     held = old + (value - old).clamp(-clip_range, clip_range)
     plain, clipped = (value - target).square(), (held - target).square()

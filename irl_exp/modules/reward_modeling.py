@@ -18,7 +18,9 @@ class RewardModeling(pl.LightningModule):
     Batches are (token rows, labels float32 [n], 1 = toxic).
     """
 
-    def __init__(self, reward: NetworkReward, learning_rate: float, weight_decay: float, warmup: float) -> None:
+    def __init__(
+        self, reward: NetworkReward, learning_rate: float, weight_decay: float, warmup: float
+    ) -> None:
         super().__init__()
         self.reward = reward
         self.network = reward.network.train()

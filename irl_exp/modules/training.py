@@ -1,4 +1,4 @@
-"""One way to fit every Lightning module: the trainer, the optimizer with its schedule, the curves."""
+"""One way to fit every Lightning module: trainer, optimizer with its schedule, curves."""
 
 import json
 import sys
@@ -56,6 +56,8 @@ def fit(
     with warnings.catch_warnings():
         # Few loader workers are right for token rows that already stand in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # PPO's policy has no dropout to switch on.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", message=".*`?isinstance\\(treespec, LeafSpec\\)`?.*")
         trainer = pl.Trainer(
             accelerator=config.accelerator,
@@ -74,7 +76,9 @@ def fit(
     module.eval()
 
 
-def adamw(module: nn.Module, learning_rate: float, weight_decay: float, warmup: float, steps: int) -> dict[str, Any]:
+def adamw(
+    module: nn.Module, learning_rate: float, weight_decay: float, warmup: float, steps: int
+) -> dict[str, Any]:
     """AdamW with linear warm-up over the first `warmup` share of `steps` and linear decay to zero.
 
     Weight decay spares vectors (biases and norms), as is the custom.

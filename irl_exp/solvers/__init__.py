@@ -1,7 +1,7 @@
 """Solvers: from demonstrations to a recovered reward, one idea a file.
 
-A solver is a function from a `Problem` to a reward. `SOLVERS` maps the names that conf/solver/ offers
-to these functions.
+A solver is a function from a `Problem` to a reward. `SOLVERS` maps the names that conf/solver/
+offers to these functions.
 """
 
 from collections.abc import Callable

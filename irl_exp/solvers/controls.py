@@ -13,7 +13,8 @@ def length(problem: Problem) -> LengthReward:
     """The number of words alone, in the direction in which RLHF moved it."""
     train = problem.demonstrations.split("train")
     aligned, reference = (
-        np.mean([len(text.split()) for text in texts]) for _, texts in (train.aligned_texts(), train.reference_texts())
+        np.mean([len(text.split()) for text in texts])
+        for _, texts in (train.aligned_texts(), train.reference_texts())
     )
     return LengthReward(1.0 if aligned >= reference else -1.0)
 

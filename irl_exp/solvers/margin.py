@@ -16,7 +16,7 @@ from irl_exp.solvers.problem import Problem
 
 
 def solve(problem: Problem) -> NetworkReward:
-    """All k^2 pairs of a prompt: any aligned completion is preferred to any reference completion."""
+    """All k^2 pairs of a prompt: aligned completions are preferred to reference completions."""
     train, validation = (problem.demonstrations.split(name) for name in ("train", "validation"))
     k = problem.demonstrations.k
     return train_on_orders(
@@ -39,7 +39,9 @@ def train_on_orders(
     config = problem.config
     assert isinstance(config, MarginSolver)
     reward = problem.new_reward()
-    module = MaxMargin(reward, config.objective, config.learning_rate, config.weight_decay, config.warmup)
+    module = MaxMargin(
+        reward, config.objective, config.learning_rate, config.weight_decay, config.warmup
+    )
     pools = _pools(reward, train)
     lengths = [max(map(len, pool)) for pool in pools]
     batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))

@@ -1,4 +1,4 @@
-"""align: RLHF of the reference policy with a reward; with R* it gives the expert, with R̂ the realigned policy."""
+"""align: RLHF of the reference; with R* it gives the expert, with R̂ the realigned policy."""
 
 import shutil
 from dataclasses import asdict
@@ -20,7 +20,9 @@ from irl_exp.store import Artifact
 VERSION = 1
 
 
-def align(bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align") -> Artifact:
+def align(
+    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align"
+) -> Artifact:
     """Artifact: a policy folder, and why training stopped early if it did."""
     config, seed = bench.config.rlhf, bench.config.seeds.policy
 
@@ -42,7 +44,9 @@ def align(bench: Bench, comments: Artifact, reference: Artifact, reward: Artifac
     )
     stopped = generation.stop_reason(artifact.path)
     if stopped:
-        bench.tracker.warn(f"{label} stopped early at {stopped}; what follows describes that policy")
+        bench.tracker.warn(
+            f"{label} stopped early at {stopped}; what follows describes that policy"
+        )
     return artifact
 
 

@@ -1,4 +1,4 @@
-"""What every reward gets before it is used: a threshold, a unit, and intervals around its numbers."""
+"""What every reward gets before it is used: a threshold, a unit, intervals of its numbers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +44,8 @@ def bootstrap(
     numbers: dict[str, float] = {}
     for name, statistic in statistics.items():
         rng = np.random.default_rng(0)  # the same draws for every statistic: comparable intervals
-        low, high = cluster_bootstrap(statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng)
+        low, high = cluster_bootstrap(
+            statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng
+        )
         numbers |= {name: statistic(*arrays), f"{name}_low": low, f"{name}_high": high}
     return numbers

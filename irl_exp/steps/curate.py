@@ -39,7 +39,9 @@ def curate(bench: Bench) -> Artifact:
 
 def _read(dataset: DatasetConfig, seed: int) -> tuple[list[str], list[int]]:
     if isinstance(dataset, FileDataset):
-        return sources.read_file(Path(dataset.path), dataset.text_column, dataset.label_column, dataset.toxic_values)
+        return sources.read_file(
+            Path(dataset.path), dataset.text_column, dataset.label_column, dataset.toxic_values
+        )
     assert isinstance(dataset, SyntheticDataset) and dataset.size
     made = synthetic.generate(
         dataset.size, derive(seed, "comments"), politeness=dataset.politeness, length=dataset.length

@@ -12,7 +12,9 @@ from irl_exp.store import Artifact
 VERSION = 1
 
 
-def demonstrate(bench: Bench, comments: Artifact, aligned: Artifact, reference: Artifact) -> Artifact:
+def demonstrate(
+    bench: Bench, comments: Artifact, aligned: Artifact, reference: Artifact
+) -> Artifact:
     """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew."""
     config, seed = bench.config.demonstrations, bench.config.seeds.policy
     trainer = bench.config.trainer
@@ -29,7 +31,10 @@ def demonstrate(bench: Bench, comments: Artifact, aligned: Artifact, reference: 
         for split, n in wanted.items():
             available = table.split(split).prompts
             if len(available) < n:
-                raise InputError(f"demonstrations ask for {n} prompts of the {split} split, which has {len(available)}")
+                raise InputError(
+                    f"demonstrations ask for {n} prompts of the {split} split, "
+                    f"which has {len(available)}"
+                )
             prompts += available[:n]
             splits += [split] * n
         texts = {}

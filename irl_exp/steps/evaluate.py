@@ -1,4 +1,4 @@
-"""evaluate: how good is R̂, and how sure can we be; beside it, every control by the same measures."""
+"""evaluate: how good is R̂, how sure can we be; beside it, every control by the same measures."""
 
 import hashlib
 import shutil
@@ -34,7 +34,7 @@ def evaluate(
     controls: Mapping[str, Artifact | None],
     twin: Artifact | None,
 ) -> Artifact:
-    """Artifact: `panel.parquet`, and the numbers of R̂ and of each control (None: not applicable)."""
+    """Artifact: `panel.parquet`, the numbers of R̂ and of each control (None: not applicable)."""
 
     def compute(folder: Path) -> None:
         study = _Evaluation(bench, Comments.load(comments.path), Demonstrations.load(pairs.path))
@@ -137,7 +137,9 @@ class _Evaluation:
         return (self.score(truth, "test") <= 0).astype(np.int64)
 
     def within_prompt(self, truth: Artifact, other: Artifact) -> dict[str, float]:
-        theirs, ours = (self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other))
+        theirs, ours = (
+            self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other)
+        )
         return bootstrap(
             self.config,
             {"pair_accuracy": agreement.pair_accuracy, "starc": reward_distance.starc},
@@ -148,7 +150,10 @@ class _Evaluation:
 
     def control(self, name: str, truth: Artifact, control: Artifact | None) -> dict[str, Value]:
         if control is None:
-            return {f"control/{name}/{metric}": NOT_APPLICABLE for metric in ("auc", "starc", "pair_accuracy")}
+            return {
+                f"control/{name}/{metric}": NOT_APPLICABLE
+                for metric in ("auc", "starc", "pair_accuracy")
+            }
         pooled = bootstrap(
             self.config,
             {"auc": agreement.auc},
@@ -172,7 +177,9 @@ class _Evaluation:
         for kind, where in (("comment", "test"), ("reference", "reference")):
             prompts, completions = self.texts[where]
             table = pd.DataFrame({"kind": kind, "prompt": prompts, "completion": completions})
-            table["toxic"] = pd.array(self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8")
+            table["toxic"] = pd.array(
+                self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8"
+            )
             for name, artifact in rewards.items():
                 table[name] = self.score(artifact, where)
             tables.append(table)

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from irl_exp.config import ClassifierGroundTruth, ClosedFormGroundTruth, TrainedGroundTruth
+from irl_exp.config import (
+    ClassifierGroundTruth,
+    ClosedFormGroundTruth,
+    GroundTruthConfig,
+    TrainedGroundTruth,
+)
 from irl_exp.data.batches import LengthBatches
 from irl_exp.data.comments import Comments
 from irl_exp.metrics import agreement
 from irl_exp.models import reward_model
-from irl_exp.models.reward_model import ClosedFormReward, NetworkReward, Reward
+from irl_exp.models.reward_model import ClosedFormReward, Facts, NetworkReward, Reward, load_reward
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
@@ -22,8 +27,10 @@ from irl_exp.store import Artifact, content_digest
 VERSION = 1
 
 
-def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False) -> Artifact:
-    """Artifact: a reward folder with R*'s threshold and unit, and how well it knows the labels.
+def fit_ground_truth(
+    bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False
+) -> Artifact:
+    """Artifact: a reward folder with threshold and unit; its agreement with labels goes to the run.
 
     `twin` asks for a second R* by the same recipe from another seed: the noise floor of distances.
     """
@@ -34,44 +41,63 @@ def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact, twin
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
         reward = _reward(bench, table, reference, folder, seed)
-        facts = save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
-        test = table.split("test")
-        scores = reward.score(test.table["prompt"].tolist(), test.completions).numpy()
-        assert facts.threshold is not None
-        threshold = facts.threshold
-        numbers = bootstrap(
-            bench.config.evaluation,
-            {
-                "auc": agreement.auc,
-                "accuracy": lambda s, y: agreement.accuracy(s, y, threshold),
-            },
-            test.group_ids,
-            scores,
-            test.labels,
-        )
-        write_summary(folder, numbers)
+        save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
 
     artifact = bench.do(
         "ground_truth",
         VERSION,
         compute,
-        config=_identity(bench),
+        config=_identity(config),
         inputs={"comments": comments, "reference": reference},
         seed=seed,
         label="twin" if twin else None,
     )
     if not twin:
-        bench.report(artifact, "ground_truth/")
+        _measure(bench, comments, artifact)
     return artifact
 
 
-def _reward(bench: Bench, comments: Comments, reference: Artifact, folder: Path, seed: int) -> Reward:
+def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
+    """R* against the labels of held-out comments: an artifact of its own, so that another number of
+    bootstrap draws does not make another R*."""
+    evaluation = bench.config.evaluation
+
+    def compute(folder: Path) -> None:
+        reward = load_reward(truth.path, bench.config.trainer.score_batch_size, bench.device)
+        threshold = Facts.load(truth.path).threshold
+        assert threshold is not None
+        test = Comments.load(comments.path).split("test")
+        scores = reward.score(test.table["prompt"].tolist(), test.completions).numpy()
+        statistics = {
+            "auc": agreement.auc,
+            "accuracy": lambda s, y: agreement.accuracy(s, y, threshold),
+        }
+        write_summary(
+            folder, bootstrap(evaluation, statistics, test.group_ids, scores, test.labels)
+        )
+
+    measured = bench.do(
+        "ground_truth_quality",
+        VERSION,
+        compute,
+        config={"draws": evaluation.draws, "level": evaluation.level},
+        inputs={"comments": comments, "truth": truth},
+        seed=0,
+    )
+    bench.report(measured, "ground_truth/")
+
+
+def _reward(
+    bench: Bench, comments: Comments, reference: Artifact, folder: Path, seed: int
+) -> Reward:
     config = bench.config.ground_truth
     if isinstance(config, ClosedFormGroundTruth):
         return ClosedFormReward()
     if isinstance(config, ClassifierGroundTruth):
         batch = bench.config.trainer.score_batch_size
-        reward = reward_model.from_classifier(config.path, config.toxic_label, config.revision, batch)
+        reward = reward_model.from_classifier(
+            config.path, config.toxic_label, config.revision, batch
+        )
         reward.network.to(bench.device)  # type: ignore[arg-type]
         return reward
     assert isinstance(config, TrainedGroundTruth)
@@ -92,7 +118,9 @@ def _trained(
         bench.config.trainer.score_batch_size,
     )
     train = comments.split("train")
-    rows = reward_model.encode(reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions)
+    rows = reward_model.encode(
+        reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions
+    )
     order = torch.Generator().manual_seed(derive(seed, "ground_truth"))
     batches = LengthBatches([len(row) for row in rows], config.batch_size, order)
     examples = list(zip(rows, train.labels.tolist(), strict=True))
@@ -108,11 +136,8 @@ def _trained(
     return reward
 
 
-def _identity(bench: Bench) -> dict[str, Any]:
+def _identity(config: GroundTruthConfig) -> dict[str, Any]:
     """A local classifier counts by its content, not by where it lies."""
-    config = bench.config.ground_truth
     if isinstance(config, ClassifierGroundTruth) and Path(config.path).is_dir():
         config = replace(config, path=content_digest(Path(config.path)))
-    # Intervals are part of what is written.
-    evaluation = bench.config.evaluation
-    return {**asdict(config), "draws": evaluation.draws, "level": evaluation.level}
+    return asdict(config)

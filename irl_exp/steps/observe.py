@@ -90,8 +90,8 @@ def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
     optimality = numbers.get(f"policy/{name}/optimality")
     if name == "aligned" and isinstance(optimality, float) and not optimality > 0:
         bench.tracker.warn(
-            f"the aligned policy is no better than the reference once its KL is paid for (optimality "
-            f"{optimality:.2f}): what is recovered from it says little about R*"
+            "the aligned policy is no better than the reference once its KL is paid for "
+            f"(optimality {optimality:.2f}): what is recovered from it says little about R*"
         )
 
 
@@ -112,10 +112,14 @@ class _Sight:
         self.comments = comments
         trainer = bench.config.trainer
         max_new_tokens = bench.config.dataset.max_new_tokens
-        self.policy = generation.load_policy(policy.path, max_new_tokens, trainer.sample_batch_size, bench.device)
+        self.policy = generation.load_policy(
+            policy.path, max_new_tokens, trainer.sample_batch_size, bench.device
+        )
         # The reference's own KL is zero by definition, and not worth two passes over every sample.
         itself = policy.fingerprint == reference.fingerprint
-        self.measure_from = None if itself else generation.load_network(reference.path, bench.device)
+        self.measure_from = (
+            None if itself else generation.load_network(reference.path, bench.device)
+        )
         self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
         self.facts = Facts.load(truth.path)
         self.prompts = comments.split("test").prompts
@@ -158,12 +162,14 @@ class _Sight:
                 "truth": float(score[0]),
                 "kl": float(nats[0]),
             }
-            for prompt, row, score, nats in zip(samples.prompts, samples.completions, scores, kl, strict=True)
+            for prompt, row, score, nats in zip(
+                samples.prompts, samples.completions, scores, kl, strict=True
+            )
         ]
         return numbers, records
 
     def second_opinion(self, samples: Samples) -> NDArray[np.bool_]:
-        """Toxic by another kind of classifier: TF-IDF and logistic regression on the human labels."""
+        """Toxic by another kind of classifier: TF-IDF, logistic regression, human labels."""
         train, calibration = self.comments.split("train"), self.comments.split("calibration")
         model = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
@@ -194,7 +200,9 @@ class _Sight:
                 language_model.encode_prompts(model, prompts[span], limit),
                 language_model.encode_completions(model, completions[span], limit),
             )
-            prompt, completion = ((ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded)
+            prompt, completion = (
+                (ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded
+            )
             log_probs = language_model.completion_log_probs(model.network, prompt, completion)
             total += float(log_probs.double().sum())
             tokens += int(completion[1].sum())
@@ -206,7 +214,7 @@ class _Sight:
         return self.normalize(scores)
 
     def optimality(self, reference: NDArray[np.float64]) -> dict[str, Value]:
-        """Share of the KL-regularized gain that was there to be had (metrics.behavior.optimality)."""
+        """Share of the KL-regularized gain that was to be had (metrics.behavior.optimality)."""
         k = max(1, self.config.prompts * self.config.k // self.config.optimality_prompts)
         samples, scores = self.draw(self.config.optimality_prompts, k)
         assert samples.kl is not None
@@ -214,7 +222,11 @@ class _Sight:
         rows = np.arange(len(reference))
         numbers = bootstrap(
             self.config,
-            {"optimality": lambda i: behavior.optimality(self.normalize(scores)[i], kl[i], reference[i], beta)},
+            {
+                "optimality": lambda i: behavior.optimality(
+                    self.normalize(scores)[i], kl[i], reference[i], beta
+                )
+            },
             None,
             rows,
         )

@@ -66,12 +66,16 @@ def _initial(bench: Bench, comments: Comments, seed: int) -> LanguageModel:
     return language_model.build(config, tokenizer, derive(seed, "weights"))
 
 
-def _train(bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int) -> dict[str, float]:
+def _train(
+    bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int
+) -> dict[str, float]:
     config = bench.config.model
     eos = model.tokenizer.eos_token_id
 
     def rows(split: str) -> list[list[int]]:
-        encoded = model.tokenizer(comments.split(split).texts, add_special_tokens=False)["input_ids"]
+        encoded = model.tokenizer(comments.split(split).texts, add_special_tokens=False)[
+            "input_ids"
+        ]
         return [[*row, eos][-model.context :] for row in encoded]
 
     def collate(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,14 +93,20 @@ def _train(bench: Bench, model: LanguageModel, comments: Comments, folder: Path,
         max_grad_norm=1.0,
         validation=DataLoader(validation, batch_size=config.batch_size, collate_fn=collate),  # type: ignore[arg-type]
     )
-    losses = [r["validation_loss"] for r in read_jsonl(folder / "metrics.jsonl") if "validation_loss" in r]
+    losses = [
+        r["validation_loss"] for r in read_jsonl(folder / "metrics.jsonl") if "validation_loss" in r
+    ]
     return {"model/validation_loss": losses[-1]}
 
 
-def _write_calibration(bench: Bench, policy: NetworkPolicy, comments: Comments, folder: Path, seed: int) -> None:
+def _write_calibration(
+    bench: Bench, policy: NetworkPolicy, comments: Comments, folder: Path, seed: int
+) -> None:
     prompts = comments.split("calibration").prompts
     k = max(1, round(CALIBRATION_COMPLETIONS / len(prompts)))
-    samples = policy.sample(prompts[:CALIBRATION_COMPLETIONS], k, bench.generator(seed, "calibration"))
+    samples = policy.sample(
+        prompts[:CALIBRATION_COMPLETIONS], k, bench.generator(seed, "calibration")
+    )
     flat_prompts, completions = samples.flat()
     table = pd.DataFrame({"prompt": flat_prompts, "completion": completions})
     table.to_parquet(folder / CALIBRATION_FILE, index=False)

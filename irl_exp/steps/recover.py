@@ -45,7 +45,9 @@ def recover(
         )
         reward = SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
-        save_calibrated(reward, folder, table, reference, origin={"solver": asdict(solver), "seed": seed})
+        save_calibrated(
+            reward, folder, table, reference, origin={"solver": asdict(solver), "seed": seed}
+        )
 
     return bench.do(
         "recover",

@@ -147,7 +147,9 @@ def test_a_plain_sample_is_drawn_at_random() -> None:
 
 def test_the_generator_decides_everything() -> None:
     texts, labels = made_up(300, 200, np.random.default_rng(2))
-    first, again, other = (curated(texts, labels, seed=seed, max_comments=200, balance=True) for seed in (5, 5, 6))
+    first, again, other = (
+        curated(texts, labels, seed=seed, max_comments=200, balance=True) for seed in (5, 5, 6)
+    )
     pd.testing.assert_frame_equal(first[0].table, again[0].table)
     assert first[1] == again[1]
     assert not first[0].table.equals(other[0].table)

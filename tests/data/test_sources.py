@@ -92,7 +92,8 @@ def test_toxic_values_are_words_and_numbers(tmp_path: Path) -> None:
 def test_line_ends_blank_lines_and_byte_order_mark(tmp_path: Path) -> None:
     for name, data in {
         "a.csv": b'\xef\xbb\xbftext,toxic\r\none,1\r\n\r\n"two\r\nlines",0\r\n',
-        "a.jsonl": b'\xef\xbb\xbf{"text": "one", "toxic": 1}\r\n\r\n{"text": "two\\r\\nlines", "toxic": 0}',
+        "a.jsonl": b'\xef\xbb\xbf{"text": "one", "toxic": 1}\r\n\r\n'
+        b'{"text": "two\\r\\nlines", "toxic": 0}',
     }.items():
         path = tmp_path / name
         path.write_bytes(data)
@@ -164,7 +165,9 @@ def test_what_is_refused(tmp_path: Path, name: str, data: bytes, message: str) -
     ("text", "label", "message"),
     [(None, 1.0, "row 2: 'text' is missing"), ("b", None, "row 2: 'toxic' is missing")],
 )
-def test_missing_in_parquet(tmp_path: Path, text: str | None, label: float | None, message: str) -> None:
+def test_missing_in_parquet(
+    tmp_path: Path, text: str | None, label: float | None, message: str
+) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["a", text], "toxic": [0.0, label]})
     assert message in refusal(path)
 

@@ -222,7 +222,9 @@ def has_neutral_clause(text: str) -> bool:
     return ", and " in text
 
 
-@pytest.mark.parametrize(("factor", "present"), [("politeness", has_polite_marker), ("length", has_neutral_clause)])
+@pytest.mark.parametrize(
+    ("factor", "present"), [("politeness", has_polite_marker), ("length", has_neutral_clause)]
+)
 def test_a_nuisance_factor_follows_its_probability_and_not_the_label(
     factor: str, present: Callable[[str], bool]
 ) -> None:

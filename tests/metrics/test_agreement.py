@@ -63,7 +63,9 @@ def test_fit_threshold_beats_every_other_cut() -> None:
         return float(metrics.balanced_accuracy_score(labels, scores < cut))
 
     distinct = np.unique(scores)
-    assert balanced(threshold) == pytest.approx(max(balanced(cut) for cut in (distinct[:-1] + distinct[1:]) / 2))
+    assert balanced(threshold) == pytest.approx(
+        max(balanced(cut) for cut in (distinct[:-1] + distinct[1:]) / 2)
+    )
     assert np.min(np.abs((distinct[:-1] + distinct[1:]) / 2 - threshold)) < 1e-12
 
 

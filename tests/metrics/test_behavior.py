@@ -92,8 +92,12 @@ BETA = 0.7
 # completions with probabilities 1/2, 1/4, 1/4 and exp(R / beta) = 1, 2, 4: Z = 2, tilted to 1/4,
 # 1/4, 1/2. On the second it writes two with 1/4, 3/4 and exp((R - 5) / beta) = 1, 1/3: Z = 1/2,
 # tilted to 1/2, 1/2.
-REFERENCE = np.array([[0, 0, 0, 0], [5, 5, 5, 5]]) + BETA * np.log([[1.0, 1.0, 2.0, 4.0], [1.0, 1 / 3, 1 / 3, 1 / 3]])
-TILTED = np.array([[0, 0, 0, 0], [5, 5, 5, 5]]) + BETA * np.log([[1.0, 2.0, 4.0, 4.0], [1.0, 1.0, 1 / 3, 1 / 3]])
+REFERENCE = np.array([[0, 0, 0, 0], [5, 5, 5, 5]]) + BETA * np.log(
+    [[1.0, 1.0, 2.0, 4.0], [1.0, 1 / 3, 1 / 3, 1 / 3]]
+)
+TILTED = np.array([[0, 0, 0, 0], [5, 5, 5, 5]]) + BETA * np.log(
+    [[1.0, 2.0, 4.0, 4.0], [1.0, 1.0, 1 / 3, 1 / 3]]
+)
 TILTED_KL = np.log([[1 / 2, 1, 2, 2], [2, 2, 2 / 3, 2 / 3]])  # log of tilted / reference
 
 

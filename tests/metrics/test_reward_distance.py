@@ -42,7 +42,9 @@ def test_raw_correlation_misses_what_centring_sees() -> None:
 def test_is_the_pearson_distance_of_centred_scores(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(2, 30, 5))
     b += a
-    rho = np.corrcoef((a - a.mean(1, keepdims=True)).ravel(), (b - b.mean(1, keepdims=True)).ravel())[0, 1]
+    rho = np.corrcoef(
+        (a - a.mean(1, keepdims=True)).ravel(), (b - b.mean(1, keepdims=True)).ravel()
+    )[0, 1]
     assert starc(a, b) == pytest.approx(np.sqrt((1 - rho) / 2), abs=1e-12)
 
 

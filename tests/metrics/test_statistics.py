@@ -56,20 +56,25 @@ def test_without_clusters_each_row_is_its_own() -> None:
 def test_generator_decides_the_interval() -> None:
     values = np.random.default_rng(4).normal(size=30)
     first, again, other = (
-        cluster_bootstrap(np.mean, None, values, draws=50, rng=np.random.default_rng(seed)) for seed in (5, 5, 6)
+        cluster_bootstrap(np.mean, None, values, draws=50, rng=np.random.default_rng(seed))
+        for seed in (5, 5, 6)
     )
     assert first == again != other
 
 
 def test_undefined_draws_are_dropped() -> None:
     # Two rows of each class in four clusters: 1 draw in 8 has one class only, the others AUC 1.
-    low, high = cluster_bootstrap(auc, None, [3, 4, 1, 2], [0, 0, 1, 1], draws=200, rng=np.random.default_rng(7))
+    low, high = cluster_bootstrap(
+        auc, None, [3, 4, 1, 2], [0, 0, 1, 1], draws=200, rng=np.random.default_rng(7)
+    )
     assert (low, high) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("statistic", [auc, lambda scores, labels: float("nan")])
 def test_no_defined_draw_gives_nan(statistic: Callable[..., float]) -> None:
-    interval = cluster_bootstrap(statistic, None, [1, 2, 3], [1, 1, 1], draws=20, rng=np.random.default_rng(8))
+    interval = cluster_bootstrap(
+        statistic, None, [1, 2, 3], [1, 1, 1], draws=20, rng=np.random.default_rng(8)
+    )
     assert np.isnan(interval).all()
 
 
@@ -82,7 +87,9 @@ def test_pair_counts_and_scores_give_the_same_interval() -> None:
     rng = np.random.default_rng(10)
     truth = rng.normal(size=(60, 4))
     recovered = truth + rng.normal(size=(60, 4))
-    slow = cluster_bootstrap(pair_accuracy, None, truth, recovered, draws=100, rng=np.random.default_rng(11))
+    slow = cluster_bootstrap(
+        pair_accuracy, None, truth, recovered, draws=100, rng=np.random.default_rng(11)
+    )
     counts = pair_counts(truth, recovered)
     fast = cluster_bootstrap(pooled_share, None, *counts, draws=100, rng=np.random.default_rng(11))
     assert fast == pytest.approx(slow, abs=1e-12)
@@ -119,7 +126,9 @@ def test_mean_interval_against_a_table() -> None:
         ((None, [1, 2]), {"level": 95}, "level"),
     ],
 )
-def test_bootstrap_names_bad_arguments(arguments: tuple[Any, ...], keywords: dict[str, Any], message: str) -> None:
+def test_bootstrap_names_bad_arguments(
+    arguments: tuple[Any, ...], keywords: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         cluster_bootstrap(np.mean, *arguments, **keywords, rng=np.random.default_rng(0))
 
