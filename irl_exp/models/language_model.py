@@ -201,7 +201,7 @@ def encode_prompts(
             f"in a context of {model.context}"
         )
     eos = model.tokenizer.eos_token_id
-    rows = [row[-limit:] or [eos] for row in _token_ids(model, prompts)]
+    rows = [row[-limit:] or [eos] for row in token_ids(model, prompts)]
     return pad(rows, model.tokenizer.pad_token_id, side="left")
 
 
@@ -213,7 +213,7 @@ def encode_completions(
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.
     """
     eos = model.tokenizer.eos_token_id
-    rows = [[*row, eos][:max_new_tokens] for row in _token_ids(model, completions)]
+    rows = [[*row, eos][:max_new_tokens] for row in token_ids(model, completions)]
     return pad(rows, model.tokenizer.pad_token_id, side="right")
 
 
@@ -229,8 +229,10 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, T
     return ids, mask
 
 
-def _token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
-    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each text alone; one that spells the name of a special token is still only text."""
+    encoded = model.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return encoded["input_ids"]
 
 
 @torch.no_grad()

@@ -100,8 +100,9 @@ def encode(
     if getattr(network.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
         limit -= tokenizer.pad_token_id + 1
     tokenizer.truncation_side = "left"
-    rows = tokenizer(texts, truncation=True, max_length=int(limit))["input_ids"]
-    return [row or [tokenizer.eos_token_id] for row in rows]
+    # A text that spells the name of a special token is still only text.
+    rows = tokenizer(texts, truncation=True, max_length=int(limit), split_special_tokens=True)
+    return [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,10 @@ def from_classifier(
     """A text classifier as a reward with one output.
 
     A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit,
-    for two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid): minus
-    the toxic logit, as in Joselowitz et al. 2025. Both are linear in the logits, so they fold into
-    the output layer exactly. Raises InputError if `toxic_label` is not in the model's id2label.
+    for two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid):
+    minus the toxic logit, as in Joselowitz et al. 2025. Both are linear in the logits, so they
+    fold into the output layer exactly. Raises InputError if `toxic_label` is not in the model's
+    id2label.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")

@@ -73,9 +73,7 @@ def _train(
     eos = model.tokenizer.eos_token_id
 
     def rows(split: str) -> list[list[int]]:
-        encoded = model.tokenizer(comments.split(split).texts, add_special_tokens=False)[
-            "input_ids"
-        ]
+        encoded = language_model.token_ids(model, comments.split(split).texts)
         return [[*row, eos][-model.context :] for row in encoded]
 
     def collate(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,236 @@
+"""Completions are drawn from the very distribution whose log-probabilities are taken."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from irl_exp.metrics.behavior import optimality
+from irl_exp.models import generation, language_model
+from irl_exp.models.generation import NetworkPolicy, TiltedPolicy, sample_tokens
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.models.reward_model import Facts, LengthReward, Normalizer
+
+PROMPTS = ["You", "On the harbour article,", "", "Looking over Mira's last edit, thanks again,"]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def p_value(tokens: Tensor, probs: Tensor) -> float:
+    """Chi-square of drawn tokens against probs [V]; rare tokens are counted together."""
+    counts = torch.bincount(tokens, minlength=len(probs)).double().numpy()
+    expected = probs.double().numpy() * len(tokens) / float(probs.double().sum())
+    rare = expected < 10
+    assert (~rare).sum() >= 3, "too few tokens for the test to say anything"
+    merged = [np.append(x[~rare], x[rare].sum()) for x in (counts, expected)]
+    return float(stats.chisquare(*merged).pvalue)
+
+
+# --- the sampler ------------------------------------------------------------------------------
+
+
+def test_tokens_are_drawn_from_the_softmax_with_and_without_the_cache(tiny: LanguageModel) -> None:
+    """The first token reads the prompt, the second one the cache: 20,000 draws of both."""
+    ids, mask = language_model.encode_prompts(tiny, ["Your last bridge edit:", "You"], 2)
+    rows = (ids[1:].repeat(20_000, 1), mask[1:].repeat(20_000, 1))  # left-padded
+    tokens, _ = sample_tokens(tiny, rows, 2, seeded())
+    prompt = ids[1][mask[1].bool()].tolist()
+
+    def softmax(row: list[int]) -> Tensor:
+        with torch.no_grad():
+            return tiny.network(torch.tensor([row])).logits[0, -1].softmax(-1)
+
+    assert p_value(tokens[:, 0], softmax(prompt)) > 1e-3
+    first = int(tokens[:, 0].mode().values)
+    after = tokens[tokens[:, 0] == first, 1]
+    assert first != tiny.tokenizer.eos_token_id
+    assert p_value(after, softmax([*prompt, first])) > 1e-3
+    # What the test would say of another temperature.
+    assert p_value(tokens[:, 0], softmax(prompt).pow(0.9)) < 1e-6
+
+
+def test_completions_have_the_probabilities_of_enumeration(world: Any) -> None:
+    for model, probs in (
+        (world.reference, world.reference_probs),
+        (world.aligned, world.aligned_probs),
+    ):
+        drawn = NetworkPolicy(model, 2, 4096).sample(world.prompts, 4_000, seeded())
+        distance = (world.frequencies(drawn.completions) - probs).abs().sum(-1) / 2
+        assert distance.max() < 0.03
+
+
+def test_the_end_of_sequence_ends_a_completion(world: Any) -> None:
+    eos, pad = 0, 1
+    ids, mask = language_model.encode_prompts(world.reference, world.prompts * 200, 4)
+    tokens, real = sample_tokens(world.reference, (ids, mask), 4, seeded())
+    assert tokens.shape == real.shape == (600, 4)
+    ends = set()
+    for row, written in zip(tokens.tolist(), real.tolist(), strict=True):
+        n = sum(written)
+        assert written == [1] * n + [0] * (4 - n)
+        assert eos not in row[: n - 1]
+        assert n == 4 or row[n - 1] == eos
+        assert row[n:] == [pad] * (4 - n)
+        ends.add(n)
+    assert ends == {1, 2, 3, 4}
+
+
+def test_sampling_stops_when_every_row_has_ended(world: Any) -> None:
+    prompt = language_model.encode_prompts(world.reference, ["x"], 4)
+    lengths = {
+        sample_tokens(world.reference, prompt, 4, seeded(seed))[0].shape[1] for seed in range(40)
+    }
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_a_generator_reproduces_completions_and_is_the_only_source(tiny: LanguageModel) -> None:
+    policy = NetworkPolicy(tiny, 8, 5)
+    before = torch.random.get_rng_state()
+    one, same, other = (policy.sample(PROMPTS, 3, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert one.completions == same.completions != other.completions
+    assert torch.equal(one.lengths, same.lengths)
+
+
+def test_greedy_completions_do_not_depend_on_the_batch(tiny: LanguageModel) -> None:
+    """Prompts of several lengths in one batch, one by one, and the arg max without a cache."""
+    together = NetworkPolicy(tiny, 8, 64, greedy=True).sample(PROMPTS, 1, seeded())
+    alone = NetworkPolicy(tiny, 8, 1, greedy=True).sample(PROMPTS, 1, seeded())
+    assert together.completions == alone.completions
+    eos = tiny.tokenizer.eos_token_id
+    for prompt, (text,) in zip(PROMPTS, together.completions, strict=True):
+        ids = tiny.tokenizer(prompt)["input_ids"] or [eos]
+        written: list[int] = []
+        while len(written) < 8 and eos not in written:
+            with torch.no_grad():
+                written.append(
+                    int(tiny.network(torch.tensor([ids + written])).logits[0, -1].argmax())
+                )
+        assert text == tiny.tokenizer.decode(written, skip_special_tokens=True)
+
+
+def test_samples_keep_prompts_apart(world: Any) -> None:
+    """Row i belongs to prompt i whatever the batch size, lengths count the end of sequence."""
+    samples = NetworkPolicy(world.reference, 2, 7).sample(world.prompts, 4, seeded())
+    assert [len(row) for row in samples.completions] == [4, 4, 4]
+    expected = [[min(len(text) + 1, 2) for text in row] for row in samples.completions]
+    assert samples.lengths.tolist() == expected
+    assert samples.kl is None
+    prompts, completions = samples.flat()
+    assert prompts == [prompt for prompt in world.prompts for _ in range(4)]
+    assert completions == [text for row in samples.completions for text in row]
+
+
+def test_log_ratios_are_those_of_enumeration(world: Any) -> None:
+    drawn = NetworkPolicy(world.aligned, 2, 64).sample(
+        world.prompts, 50, seeded(), reference=world.reference
+    )
+    table = (world.aligned_probs / world.reference_probs).log().float()
+    expected = torch.stack(
+        [
+            table[i, [world.completions.index(text) for text in row]]
+            for i, row in enumerate(drawn.completions)
+        ]
+    )
+    torch.testing.assert_close(drawn.kl, expected, rtol=0, atol=1e-3)
+
+
+def test_the_log_ratio_of_a_policy_to_itself_is_zero(tiny: LanguageModel) -> None:
+    drawn = NetworkPolicy(tiny, 8, 64).sample(PROMPTS, 3, seeded(), reference=tiny)
+    assert drawn.kl is not None
+    assert drawn.kl.abs().max() == 0
+
+
+# --- the optimum of KL-regularized RLHF -------------------------------------------------------
+
+
+def test_the_expert_that_rlhf_aims_at_has_optimality_one(world: Any) -> None:
+    """Its R - beta log pi/pi_ref is the constant beta log Z of each prompt, without any noise."""
+    k = 6_000
+    aligned = NetworkPolicy(world.aligned, 2, 4096).sample(
+        world.prompts, 500, seeded(0), world.reference
+    )
+    reference = NetworkPolicy(world.reference, 2, 4096).sample(world.prompts, k, seeded(1))
+    rewards = world.score(*aligned.flat()).view(3, -1)
+    assert aligned.kl is not None
+    constant = rewards - world.beta * aligned.kl
+    log_z = (world.reference_probs * (world.rewards / world.beta).exp()).sum(-1).log()
+    expected = (world.beta * log_z).float().unsqueeze(1).expand_as(constant)
+    torch.testing.assert_close(constant, expected, rtol=0, atol=1e-3)
+
+    free = world.score(*reference.flat()).view(3, -1)
+    found = optimality(rewards, aligned.kl, free, world.beta)
+    assert found == pytest.approx(1, abs=0.02)
+    assert optimality(free, torch.zeros(3), free, world.beta) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_tilted_policy_approaches_what_it_stands_for(world: Any) -> None:
+    """Frequencies, KL and effective size against enumeration; better with more candidates."""
+    errors = {}
+    for candidates in (16, 10_000):
+        tilted = TiltedPolicy(
+            NetworkPolicy(world.reference, 2, 10_000), world, world.beta, candidates
+        )
+        drawn = tilted.sample(world.prompts, 10_000, seeded())
+        distance = (world.frequencies(drawn.completions) - world.aligned_probs).abs().sum(-1) / 2
+        errors[candidates] = float(distance.mean())
+    assert errors[10_000] < 0.03 < 0.06 < errors[16]
+
+    assert drawn.kl is not None and drawn.effective_size is not None
+    torch.testing.assert_close(drawn.kl[:, 0].double(), world.kl, rtol=0.05, atol=0)
+    assert (drawn.kl == drawn.kl[:, :1]).all()
+    # 1 / (N sum w^2) -> 1 / E_ref (pi/pi_ref)^2
+    shares = drawn.effective_size / 10_000
+    exact = 1 / (world.aligned_probs**2 / world.reference_probs).sum(-1)
+    torch.testing.assert_close(shares, exact, rtol=0.1, atol=0)
+    assert drawn.lengths.tolist() == [
+        [min(len(text) + 1, 2) for text in row] for row in drawn.completions
+    ]
+
+
+def test_a_large_beta_leaves_the_reference(world: Any) -> None:
+    tilted = TiltedPolicy(NetworkPolicy(world.reference, 2, 10_000), world, 1e6, 5_000)
+    drawn = tilted.sample(world.prompts, 5_000, seeded())
+    distance = (world.frequencies(drawn.completions) - world.reference_probs).abs().sum(-1) / 2
+    assert distance.max() < 0.04
+    assert drawn.kl is not None and drawn.kl.abs().max() < 1e-4
+
+
+# --- saved policies ---------------------------------------------------------------------------
+
+
+def test_a_saved_network_samples_as_before(tiny: LanguageModel, tmp_path: Path) -> None:
+    tiny.save(tmp_path)
+    generation.save_policy(tmp_path, "network", stopped="iteration 3: KL")
+    loaded = generation.load_policy(tmp_path, max_new_tokens=6, batch_size=4)
+    assert generation.stop_reason(tmp_path) == "iteration 3: KL"
+    expected = NetworkPolicy(tiny, 6, 4).sample(PROMPTS, 2, seeded())
+    assert loaded.sample(PROMPTS, 2, seeded()).completions == expected.completions
+
+
+def test_a_saved_tilted_policy_samples_with_the_normalized_reward(
+    tiny: LanguageModel, tmp_path: Path
+) -> None:
+    """What is saved is the raw reward; (R - 4) / 2 drives the policy."""
+    for name in ("reference", "reward"):
+        (tmp_path / name).mkdir()
+    tiny.save(tmp_path / "reference")
+    raw = LengthReward(-1.0)
+    Facts("length", Normalizer(4.0, 2.0), {}, extra=raw.save(tmp_path)).save(tmp_path / "reward")
+    generation.save_policy(tmp_path, "tilted", beta=0.5, candidates=64)
+    assert generation.stop_reason(tmp_path) is None
+
+    loaded = generation.load_policy(tmp_path, max_new_tokens=6, batch_size=64)
+    drawn = loaded.sample(["You"], 8, seeded())
+    pool = NetworkPolicy(tiny, 6, 64).sample(["You"], 64, seeded())
+    lengths = torch.tensor([len(text.split()) for text in pool.completions[0]]).double()
+    weights = ((-lengths - 4) / 2 / 0.5).softmax(-1)
+    assert drawn.kl is not None
+    expected = (weights * (64 * weights).log()).sum()
+    assert float(drawn.kl[0, 0]) == pytest.approx(float(expected), abs=1e-5)

@@ -1,0 +1,274 @@
+"""Log-probabilities are those of the full logits, and every checkpoint can be padded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedTokenizerFast
+
+from irl_exp.config import InputError, ScratchModel
+from irl_exp.data import synthetic
+from irl_exp.models import language_model
+from irl_exp.models.language_model import LanguageModel
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+PROMPTS = ["", "You", "On the harbour article,", "Looking over Mira's last edit, thanks again,"]
+COMPLETIONS = [" you are a silly goose.", "", " the map", " is late, and it is very long!"]
+
+
+# --- log-probabilities ------------------------------------------------------------------------
+
+
+def test_completion_log_probs_are_those_of_the_full_logits_one_row_at_a_time(
+    tiny: LanguageModel, by_hand: Callable[..., Tensor]
+) -> None:
+    prompt = language_model.encode_prompts(tiny, PROMPTS, room=16)
+    completion = language_model.encode_completions(tiny, COMPLETIONS, max_new_tokens=16)
+    with torch.no_grad():
+        batched = language_model.completion_log_probs(tiny.network, prompt, completion)
+    for row in range(len(PROMPTS)):
+        (x, real), (y, written) = (
+            (pair[0][row], pair[1][row].bool()) for pair in (prompt, completion)
+        )
+        expected = by_hand(tiny, x[real].tolist(), y[written].tolist())
+        torch.testing.assert_close(batched[row][written], expected, rtol=0, atol=1e-5)
+        assert (batched[row][~written] == 0).all()
+    assert batched[completion[1].bool()].std() > 0.1  # a uniform model would pass anything
+
+
+def test_the_enumerated_world_is_what_its_models_say(world: Any) -> None:
+    """The language models give every completion the probability that enumeration gives it."""
+    prompts, completions = world.all_pairs()
+    for model, probs in (
+        (world.reference, world.reference_probs),
+        (world.aligned, world.aligned_probs),
+    ):
+        prompt = language_model.encode_prompts(model, prompts, 2)
+        completion = language_model.encode_completions(model, completions, 2)
+        with torch.no_grad():
+            logs = language_model.completion_log_probs(model.network, prompt, completion)
+        torch.testing.assert_close(
+            logs.sum(-1).exp().view(3, 13).double(), probs, rtol=1e-3, atol=1e-5
+        )
+        torch.testing.assert_close(probs.sum(-1), torch.ones(3).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 100])
+def test_the_output_layer_in_pieces_gives_the_same_values_and_gradients(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 4, generator=generator, requires_grad=True)
+    head = nn.Linear(4, 9, bias=False)
+    with torch.no_grad():
+        head.weight.normal_(generator=generator)
+    targets = torch.randint(9, (7,), generator=generator)
+    weights = torch.randn(7, generator=generator)
+
+    table = head(hidden).log_softmax(-1)
+    expected = table[torch.arange(7), targets]
+    gradients = torch.autograd.grad((expected * weights).sum(), (hidden, head.weight))
+
+    values, entropies = language_model.token_log_probs(head, hidden, targets, rows)
+    torch.testing.assert_close(values, expected)
+    found = torch.autograd.grad((values * weights).sum(), (hidden, head.weight))
+    torch.testing.assert_close(found, gradients)
+    by_library = torch.distributions.Categorical(logits=table).entropy()
+    torch.testing.assert_close(entropies, by_library)
+    assert not entropies.requires_grad
+
+
+def test_the_entropy_of_a_uniform_distribution_is_log_n() -> None:
+    head = nn.Linear(2, 8, bias=False)
+    nn.init.zeros_(head.weight)
+    values, entropies = language_model.token_log_probs(
+        head, torch.ones(3, 2), torch.tensor([0, 1, 7])
+    )
+    logs = torch.log(torch.tensor([8.0, 8.0, 8.0]))
+    torch.testing.assert_close(entropies, logs)
+    torch.testing.assert_close(values, -logs)
+
+
+# --- tokens -----------------------------------------------------------------------------------
+
+
+def test_prompt_and_completion_tokenize_as_their_parts(tiny: LanguageModel) -> None:
+    """Bytes that no training text held come back too."""
+    odd = "Ünïcode 🙂\tand\n two  spaces"
+    ids = tiny.tokenizer(odd)["input_ids"]
+    assert tiny.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == odd
+    text = "On the harbour article, you are a silly goose."
+    at = text.index(" you")
+    parts = [tiny.tokenizer(part)["input_ids"] for part in (text[:at], text[at:])]
+    assert parts[0] + parts[1] == tiny.tokenizer(text)["input_ids"]
+
+
+def test_long_prompts_lose_their_beginning_and_empty_ones_are_an_end(tiny: LanguageModel) -> None:
+    long = " ".join(["first"] + ["the"] * 200 + ["last"])
+    ids, mask = language_model.encode_prompts(tiny, [long, "", "You"], room=24)
+    assert ids.shape == (3, 64 - 24)
+    assert ids[0].tolist() == tiny.tokenizer(long)["input_ids"][-40:]
+    eos, pad = tiny.tokenizer.eos_token_id, tiny.tokenizer.pad_token_id
+    assert ids[1].tolist() == [pad] * 39 + [eos]
+    assert mask[1].tolist() == [0] * 39 + [1]
+
+
+@pytest.mark.parametrize("room", [64, 65])
+def test_a_context_without_room_for_a_prompt_is_refused(tiny: LanguageModel, room: int) -> None:
+    with pytest.raises(InputError, match=f"dataset.max_new_tokens={room} .* context of 64"):
+        language_model.encode_prompts(tiny, ["You"], room)
+
+
+def test_completions_are_closed_by_the_end_of_sequence_where_it_fits(tiny: LanguageModel) -> None:
+    words = tiny.tokenizer(" the map is late")["input_ids"]
+    eos, pad = tiny.tokenizer.eos_token_id, tiny.tokenizer.pad_token_id
+    n = len(words)
+    for room, expected in ((n + 1, [*words, eos]), (n, words), (n - 1, words[:-1])):
+        ids, mask = language_model.encode_completions(tiny, [" the map is late", ""], room)
+        assert ids[0].tolist() == expected
+        assert ids[1].tolist() == [eos] + [pad] * (len(expected) - 1)
+        assert mask.sum(-1).tolist() == [len(expected), 1]
+
+
+def test_positions_count_real_tokens_alone() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    found = language_model.positions(mask)
+    assert found[0, 2:].tolist() == [0, 1, 2]
+    assert found[1, :3].tolist() == [0, 1, 2]
+    assert found[2].tolist() == [0, 1, 2, 3, 4]
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+def shipped(name: str) -> ScratchModel:
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    return ScratchModel(**{key: value for key, value in values.items() if key != "defaults"})
+
+
+@pytest.fixture(scope="module")
+def many_texts() -> list[str]:
+    return [comment.text for comment in synthetic.generate(20_000, seed=0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("neox-50k", 50e3),
+        ("neox-100k", 100e3),
+        ("neox-400k", 400e3),
+        ("neox-1m5", 1.5e6),
+        ("neox-6m", 6e6),
+    ],
+)
+def test_models_are_as_large_as_their_names(name: str, size: float, many_texts: list[str]) -> None:
+    config = shipped(name)
+    tokenizer = language_model.train_tokenizer(many_texts, config.vocab_size)
+    model = language_model.build(config, tokenizer, seed=0)
+    # The grammar has too few words for a large vocabulary; real comments fill it.
+    missing = (config.vocab_size - len(tokenizer)) * config.hidden_size
+    found = sum(parameter.numel() for parameter in model.network.parameters()) + missing
+    assert config.name == name
+    assert 0.8 * size < found < 1.2 * size
+
+
+def test_every_scratch_model_has_its_size_tested() -> None:
+    assert {path.stem for path in CONF.glob("neox-*.yaml")} == {
+        "neox-50k",
+        "neox-100k",
+        "neox-400k",
+        "neox-1m5",
+        "neox-6m",
+    }
+
+
+def test_the_seed_decides_the_weights_and_no_global_state_moves(texts: list[str]) -> None:
+    config = shipped("neox-50k")
+    tokenizer = language_model.train_tokenizer(texts, config.vocab_size)
+    before = torch.random.get_rng_state()
+    one, same, other = (
+        language_model.build(config, tokenizer, seed).network.get_parameter(
+            "gpt_neox.embed_in.weight"
+        )
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_saved_model_comes_back(tiny: LanguageModel, tiny_folder: Path) -> None:
+    loaded = language_model.load(tiny_folder)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(ids).logits, tiny.network(ids).logits)
+    assert loaded.context == 64
+    assert not loaded.network.training
+
+
+@pytest.mark.parametrize("pad", [None, "the end"])
+def test_a_checkpoint_without_a_pad_token_of_its_own_gets_one(
+    tiny: LanguageModel, tmp_path: Path, pad: str | None
+) -> None:
+    """The rest of its vocabulary keeps its logits."""
+    eos = tiny.tokenizer.eos_token
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=language_model.Tokenizer.from_str(
+            # Without the pad token that our own tokenizers have.
+            tiny.tokenizer.backend_tokenizer.to_str().replace(language_model.PAD, "<|other|>")
+        ),
+        eos_token=eos,
+        pad_token=eos if pad else None,
+    )
+    LanguageModel(tiny.network, tokenizer).save(tmp_path)
+    loaded = language_model.load(tmp_path)
+    new = loaded.tokenizer.pad_token_id
+    size = len(tokenizer)
+    assert new == size != loaded.tokenizer.eos_token_id
+    assert loaded.network.config.pad_token_id == new
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        before, after = tiny.network(ids).logits, loaded.network(ids).logits
+    torch.testing.assert_close(after[..., :size], before[..., :size])
+
+
+@pytest.mark.parametrize("kind", ["empty", "missing"])
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / kind
+    if kind == "empty":
+        folder.mkdir()
+    with pytest.raises(InputError, match=f"{kind}: expected a causal language model") as caught:
+        language_model.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tiny: LanguageModel, tmp_path: Path) -> None:
+    endless = PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer.backend_tokenizer)
+    LanguageModel(tiny.network, endless).save(tmp_path)
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        language_model.load(tmp_path)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 4.0])
+def test_an_architecture_that_changes_its_logits_is_refused(
+    tiny: LanguageModel, tmp_path: Path, scaling: float
+) -> None:
+    """Granite divides its logits by a constant: only 1 leaves them plain."""
+    config = GraniteConfig(
+        vocab_size=len(tiny.tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        initializer_range=1.0,
+        logits_scaling=scaling,
+    )
+    with torch.random.fork_rng():
+        LanguageModel(GraniteForCausalLM(config), tiny.tokenizer).save(tmp_path)
+    if scaling == 1:
+        language_model.load(tmp_path)
+    else:
+        with pytest.raises(InputError, match="transforms its logits"):
+            language_model.load(tmp_path)

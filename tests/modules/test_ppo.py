@@ -1,0 +1,367 @@
+"""PPO's arithmetic, by hand on five tokens, and short runs of the whole loop."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from irl_exp.config import PPOConfig, TrainerConfig
+from irl_exp.models import language_model
+from irl_exp.modules.ppo import (
+    PPO,
+    clipped_policy_loss,
+    clipped_value_loss,
+    generalized_advantages,
+    token_rewards,
+    whiten,
+)
+from irl_exp.modules.training import fit
+
+# Two completions of five and of three tokens; what stands at the padding must not matter.
+JUNK = 100.0
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
+VALUES = torch.tensor([[0.5, 1.0, 0.0, -0.5, 1.0], [0.0, 1.0, 0.5, JUNK, JUNK]])
+REWARDS = torch.tensor([[-0.25, 0.0, -0.5, 0.5, 1.75], [-0.5, 0.5, -2.0, 0.0, 0.0]])
+
+
+def close(found: Tensor | None, expected: Tensor | list) -> None:
+    assert found is not None
+    torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+# --- where reward and KL land -----------------------------------------------------------------
+
+
+def test_every_token_pays_its_kl_and_the_last_one_gets_the_score() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0, -1.0, -3.0, -0.5], [-1.0, -2.0, -1.0, JUNK, JUNK]])
+    reference = torch.tensor([[-1.5, -2.0, -2.0, -2.0, -1.0], [-2.0, -1.0, -3.0, 0.0, 0.0]])
+    # log pi/pi_ref: [.5, 0, 1, -1, .5] and [1, -1, 2]; beta = .5; scores 2 and -1.
+    found = token_rewards(torch.tensor([2.0, -1.0]), log_probs, reference, MASK, 0.5)
+    close(found, REWARDS)
+
+
+def test_the_return_of_a_completion_is_its_score_less_beta_kl() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(2, 2, 5, generator=generator)
+    scores = torch.tensor([3.0, -2.0])
+    rewards = token_rewards(scores, ours, theirs, MASK, 0.3)
+    kl = ((ours - theirs) * MASK).sum(-1)
+    close(rewards.sum(-1), scores - 0.3 * kl)
+
+
+# --- advantages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("discount", "gae_lambda", "advantages", "returns"),
+    [
+        # deltas .25, -1, -1, 2, .75 and .5, 0, -2.5
+        (
+            1.0,
+            0.95,
+            [
+                [0.7231296875, 0.49803125, 1.576875, 2.7125, 0.75],
+                [-1.75625, -2.375, -2.5, 0.0, 0.0],
+            ],
+            [
+                [1.2231296875, 1.49803125, 1.576875, 2.2125, 1.75],
+                [-1.75625, -1.375, -2.0, 0.0, 0.0],
+            ],
+        ),
+        # deltas .15, -1, -.95, 1.9, .75 and .4, -.05, -2.5; discount * lambda = .72
+        (
+            0.9,
+            0.8,
+            [[-0.15175488, -0.419104, 0.8068, 2.44, 0.75], [-0.932, -1.85, -2.5, 0.0, 0.0]],
+            [[0.34824512, 0.580896, 0.8068, 1.94, 1.75], [-0.932, -0.85, -2.0, 0.0, 0.0]],
+        ),
+        # Without lambda, the returns are the sums of what follows.
+        (
+            1.0,
+            1.0,
+            [[1.0, 0.75, 1.75, 2.75, 0.75], [-2.0, -2.5, -2.5, 0.0, 0.0]],
+            [[1.5, 1.75, 1.75, 2.25, 1.75], [-2.0, -1.5, -2.0, 0.0, 0.0]],
+        ),
+    ],
+)
+def test_generalized_advantages_of_five_tokens(
+    discount: float, gae_lambda: float, advantages: list, returns: list
+) -> None:
+    found = generalized_advantages(REWARDS, VALUES, MASK, discount, gae_lambda)
+    close(found[0], advantages)
+    close(found[1], returns)
+
+
+def test_whitening_sees_real_tokens_alone() -> None:
+    x = torch.tensor([[1.0, 3.0], [5.0, JUNK]])
+    mask = torch.tensor([[True, True], [True, False]])
+    deviation = (8 / 3) ** 0.5
+    close(whiten(x, mask), [[-2 / deviation, 0.0], [2 / deviation, 0.0]])
+
+
+# --- losses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient", "clipped"),
+    [
+        (1.1, 2.0, -2.2, -2.2, 0.0),  # inside the range 0.8 to 1.2
+        (1.1, -2.0, 2.2, 2.2, 0.0),
+        (1.5, 2.0, -2.4, 0.0, 1.0),  # above: no more to gain
+        (1.5, -2.0, 3.0, 3.0, 0.0),  # above, and worse: back
+        (0.5, 2.0, -1.0, -1.0, 0.0),  # below, and worse: back
+        (0.5, -2.0, 1.6, 0.0, 1.0),  # below: no more to gain
+    ],
+)
+def test_the_policy_loss_of_one_token(
+    ratio: float, advantage: float, loss: float, gradient: float, clipped: float
+) -> None:
+    """The gradient is that by the log-probability: -A r, or 0 where clipped."""
+    old = torch.tensor([[-1.5, JUNK]])
+    log_probs = torch.tensor([[-1.5 + torch.tensor(ratio).log(), 0.0]], requires_grad=True)
+    advantages = torch.tensor([[advantage, JUNK]])
+    mask = torch.tensor([[True, False]])
+    found, facts = clipped_policy_loss(log_probs, old, advantages, mask, 0.2)
+    found.backward()
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+    close(log_probs.grad, [[gradient, 0.0]])
+    assert facts["policy/clipfrac_avg"] == clipped
+    assert facts["val/ratio"] == pytest.approx(ratio, rel=1e-5)
+    approximate = 0.5 * torch.tensor(ratio).log().item() ** 2
+    assert facts["policy/approxkl_avg"] == pytest.approx(approximate, rel=1e-4)
+
+
+def test_the_policy_loss_is_a_mean_over_real_tokens() -> None:
+    zeros = torch.zeros(2, 5)
+    advantages = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0], [-1.0, -2.0, 4.0, JUNK, JUNK]])
+    loss, facts = clipped_policy_loss(zeros, zeros, advantages, MASK, 0.2)
+    assert loss.item() == pytest.approx(-2.0)  # 16 over 8 tokens
+    assert facts == {"policy/approxkl_avg": 0.0, "policy/clipfrac_avg": 0.0, "val/ratio": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "loss", "gradient", "clipped"),
+    [
+        (0.3, 1.0, 0.245, -0.7, 0.0),  # inside 0 +- 0.5
+        (2.0, 1.0, 0.5, 1.0, 0.0),  # outside, and too far: back
+        (2.0, 3.0, 3.125, 0.0, 1.0),  # outside, on the way: held at 0.5
+        (-2.0, -3.0, 3.125, 0.0, 1.0),
+        (-2.0, 0.0, 2.0, -2.0, 0.0),
+    ],
+)
+def test_the_value_loss_of_one_token(
+    value: float, target: float, loss: float, gradient: float, clipped: float
+) -> None:
+    values = torch.tensor([[value, 0.0]], requires_grad=True)
+    old, returns = torch.tensor([[0.0, JUNK]]), torch.tensor([[target, -JUNK]])
+    mask = torch.tensor([[True, False]])
+    found, facts = clipped_value_loss(values, old, returns, mask, 0.5)
+    found.backward()
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+    close(values.grad, [[gradient, 0.0]])
+    assert facts["val/clipfrac_avg"] == clipped
+
+
+# --- the whole loop on a tiny model -----------------------------------------------------------
+
+CONFIG = PPOConfig(
+    name="test",
+    kl_coef=0.1,
+    iterations=16,
+    batch_size=64,
+    epochs=2,
+    minibatch_size=32,
+    learning_rate=1e-3,
+    warmup=0.1,
+    discount=1.0,
+    gae_lambda=0.95,
+    clip_range=0.2,
+    value_clip_range=0.5,
+    value_coef=0.5,
+    max_grad_norm=1.0,
+    stop_kl=1e6,
+    stop_distinct_2=0.0,
+)
+PROMPTS = ["You", "On the harbour article,", "", "Looking over Mira's last edit, thanks,"]
+
+
+class Letters:
+    """How often one letter is written."""
+
+    def __init__(self, letter: str = "e") -> None:
+        self.letter = letter
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return torch.tensor([float(text.count(self.letter)) for text in completions])
+
+
+class Broken(Letters):
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        scores = super().score(prompts, completions)
+        scores[-1] = torch.nan
+        return scores
+
+
+def make(folder: Path, config: PPOConfig = CONFIG, reward: Letters | None = None) -> PPO:
+    return PPO(
+        config,
+        language_model.load(folder),
+        language_model.load(folder),
+        reward or Letters(),
+        8,
+        torch.Generator().manual_seed(0),
+    )
+
+
+def run(ppo: PPO, trainer: TrainerConfig, folder: Path) -> list[dict[str, float]]:
+    """Train, and return what was logged, one line an iteration."""
+    config = ppo.config
+    queue = (PROMPTS * config.iterations * config.batch_size)[
+        : config.iterations * config.batch_size
+    ]
+    loader: DataLoader = DataLoader(
+        queue,  # type: ignore[arg-type]
+        batch_size=config.batch_size,
+        collate_fn=list,
+    )
+    fit(ppo, loader, trainer, folder)
+    curves = folder / "metrics.jsonl"
+    return [json.loads(line) for line in curves.read_text().splitlines()] if curves.exists() else []
+
+
+def weights(ppo: PPO) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in ppo.network.parameters()])
+
+
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_a_rollout_of_the_reference_has_no_kl_and_ratio_one(
+    tiny_folder: Path,
+    world: Any,
+    ends_early: bool,
+) -> None:
+    """A model that reads all that precedes a token, and one that ends about every fourth token."""
+    if ends_early:
+        model, generator = world.reference, torch.Generator().manual_seed(0)
+        ppo = PPO(CONFIG, model, model, Letters("a"), 4, generator)
+        rollout = ppo.rollout(world.prompts * 5)
+        lengths = rollout.mask.sum(-1).tolist()
+        assert {1, 4} <= set(lengths)
+    else:
+        ppo = make(tiny_folder)
+        rollout = ppo.rollout(PROMPTS * 4)
+    assert rollout.kl.abs().max() < 1e-4
+    close(rollout.rewards.sum(-1), rollout.scores - 0.1 * rollout.kl)
+    assert torch.equal(rollout.scores, ppo.reward.score(rollout.texts, rollout.texts))
+    assert rollout.scores.max() > 0
+    # The value head starts at zero, so that every return is what is still to come.
+    assert not rollout.values.any()
+    # Any rows, in any order, are evaluated as they were in the rollout.
+    rows = torch.tensor([7, 2, 11])
+    completion = (rollout.completion[0][rows], rollout.completion[1][rows])
+    with torch.no_grad():
+        log_probs, _, entropies = ppo.evaluate(
+            (rollout.prompt[0][rows], rollout.prompt[1][rows]), completion
+        )
+    torch.testing.assert_close(log_probs, rollout.log_probs[rows], rtol=0, atol=1e-4)
+    torch.testing.assert_close(entropies, rollout.entropies[rows], rtol=0, atol=1e-4)
+    assert (rollout.log_probs[~rollout.mask] == 0).all()
+    assert (rollout.advantages[~rollout.mask] == 0).all()
+    real = rollout.advantages[rollout.mask]
+    assert real.mean().item() == pytest.approx(0, abs=1e-5)
+    assert real.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_first_minibatch_starts_at_ratio_one(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """One iteration of one pass over one minibatch: what is logged precedes the only update."""
+    config = replace(CONFIG, iterations=1, epochs=1, minibatch_size=64)
+    ppo = make(tiny_folder, config)
+    before = weights(ppo)
+    (line,) = run(ppo, trainer, tmp_path)
+    assert line["val/ratio"] == pytest.approx(1, abs=1e-5)
+    assert line["policy/approxkl_avg"] == pytest.approx(0, abs=1e-8)
+    assert line["policy/clipfrac_avg"] == 0
+    assert line["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert line["objective/scores"] == pytest.approx(line["objective/rlhf_reward"], abs=1e-4)
+    assert line["episode"] == 64
+    assert not torch.equal(weights(ppo), before)
+
+
+def test_a_short_run_raises_the_reward(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    ppo = make(tiny_folder)
+    reference = torch.cat([p.flatten().clone() for p in ppo.reference.network.parameters()])
+    lines = run(ppo, trainer, tmp_path)
+    assert [line["global_step"] for line in lines] == list(range(16))
+    scores = [line["objective/scores"] for line in lines]
+    start, end = sum(scores[:3]) / 3, sum(scores[-3:]) / 3
+    assert end > start + 3
+    assert all(torch.isfinite(torch.tensor(list(line.values()))).all() for line in lines)
+    assert lines[-1]["objective/kl"] > 5
+    assert lines[-1]["objective/kl_k3"] > 0
+    assert ppo.stopped is None
+    after = torch.cat([p.flatten() for p in ppo.reference.network.parameters()])
+    assert torch.equal(reference, after)
+
+
+def test_a_dear_kl_keeps_the_policy_where_it_was(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """The same run at beta = 0.1 ends more than 5 nats from the reference."""
+    lines = run(make(tiny_folder, replace(CONFIG, kl_coef=2.0)), trainer, tmp_path)
+    assert abs(lines[-1]["objective/kl"]) < 2
+
+
+def test_equal_seeds_give_equal_policies(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    config = replace(CONFIG, iterations=2)
+    one, same = make(tiny_folder, config), make(tiny_folder, config)
+    (tmp_path / "same").mkdir()
+    assert run(one, trainer, tmp_path) == run(same, trainer, tmp_path / "same")
+    assert torch.equal(weights(one), weights(same))
+
+
+# --- stop rules -------------------------------------------------------------------------------
+
+
+def test_a_kl_above_the_limit_stops_with_a_reason(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    ppo = make(tiny_folder, replace(CONFIG, stop_kl=0.2, kl_coef=1e-3))
+    lines = run(ppo, trainer, tmp_path)
+    assert 1 <= len(lines) < 16
+    assert ppo.stopped is not None
+    assert ppo.stopped.startswith(f"iteration {len(lines)}: KL ")
+    assert "rlhf.stop_kl=0.2" in ppo.stopped
+    assert all(line["objective/kl"] <= 0.2 for line in lines)
+    assert torch.isfinite(weights(ppo)).all()
+
+
+def test_repetition_stops_before_an_update(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """No text has a share of distinct bigrams above one."""
+    ppo = make(tiny_folder, replace(CONFIG, stop_distinct_2=1.1))
+    before = weights(ppo)
+    assert run(ppo, trainer, tmp_path) == []
+    assert ppo.stopped is not None
+    assert ppo.stopped.startswith("iteration 0: distinct-2 ")
+    assert "rlhf.stop_distinct_2=1.1" in ppo.stopped
+    assert torch.equal(weights(ppo), before)
+
+
+def test_a_reward_that_is_not_a_number_raises(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    ppo = make(tiny_folder, CONFIG, Broken())
+    with pytest.raises(FloatingPointError, match="PPO iteration 0"):
+        run(ppo, trainer, tmp_path)

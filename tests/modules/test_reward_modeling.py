@@ -1,0 +1,50 @@
+"""A reward from labels is the log-odds of "not toxic": 1 = toxic is the lower one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from irl_exp.config import TrainerConfig
+from irl_exp.models import reward_model
+from irl_exp.models.reward_model import from_body
+from irl_exp.modules.reward_modeling import RewardModeling, collate
+from irl_exp.modules.training import fit
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_the_loss_is_the_likelihood_of_the_labels(tiny_folder: Path) -> None:
+    reward = from_body(tiny_folder, torch.Generator().manual_seed(0), 8)
+    module = RewardModeling(reward, 1e-3, 0.0, 0.1)
+    rows = [[5, 6, 7], [8], [9, 10]]
+    with torch.no_grad():
+        loss = module.training_step(collate([(rows[0], 1), (rows[1], 0), (rows[2], 1)]), 0)
+        toxic = 1 - torch.sigmoid(reward.forward(rows))
+    likelihoods = torch.stack([toxic[0], 1 - toxic[1], toxic[2]])
+    assert loss.item() == pytest.approx(-likelihoods.log().mean().item(), rel=1e-4)
+
+
+def test_toxic_comments_end_up_below_the_others(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """A label that one word decides; odds beyond e^2 on texts that were not trained on."""
+    reward = from_body(tiny_folder, torch.Generator().manual_seed(0), 64)
+    subjects = ["the map", "this edit", "Mira", "your last change", "the article", "a vote"] * 40
+    comments = [
+        (f"{s} is {'silly' if i % 4 < 2 else 'clear'}", int(i % 4 < 2))
+        for i, s in enumerate(subjects)
+    ]
+    texts, labels = map(list, zip(*comments, strict=True))
+    rows = reward_model.encode(reward.tokenizer, reward.network, texts, [""] * len(texts))
+    loader: DataLoader = DataLoader(
+        list(zip(rows, labels, strict=True)),  # type: ignore[arg-type]
+        batch_size=16,
+        collate_fn=collate,
+    )
+    module = RewardModeling(reward, 3e-3, 0.0, 0.1)
+    fit(module, loader, trainer, tmp_path, epochs=3, max_grad_norm=1.0)
+    held_out = ["Tobias is silly", "the castle is silly", "Tobias is clear", "the castle is clear"]
+    scores = reward.score(held_out, [""] * 4)
+    assert (scores[:2] < -2).all()
+    assert (scores[2:] > 2).all()

@@ -1,0 +1,260 @@
+"""Recovery of a reward that is known, from experts that are exactly what theory says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from irl_exp.config import MarginSolver, SolverConfig, TrainerConfig
+from irl_exp.data import synthetic
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.metrics.agreement import pair_accuracy
+from irl_exp.metrics.reward_distance import starc
+from irl_exp.models.reward_model import (
+    ClosedFormReward,
+    Facts,
+    LengthReward,
+    NetworkReward,
+    Normalizer,
+    load_reward,
+)
+from irl_exp.solvers import SOLVERS
+from irl_exp.solvers.problem import Problem
+
+# Clauses of two words, so that a completion's length says nothing, and what each one costs.
+COST = {
+    ", you goose": 0.5,
+    ", you fool": 1.0,
+    ", you blockhead": 1.5,
+    ", good map": 0.0,
+    ", clear edit": 0.0,
+    ", new page": 0.0,
+}
+CLAUSES = 4
+BETA = 0.5
+K = 4
+OPENINGS = ["On the harbour article", "Your last castle edit", "About the bridge vote", "Before it"]
+
+
+def true_reward(completion: str) -> float:
+    """R*, linear in the number of times each clause stands in the completion."""
+    return -sum(cost * completion.count(clause) for clause, cost in COST.items())
+
+
+def draw(rng: np.random.Generator, n: int) -> list[str]:
+    """n completions of the reference: clauses drawn alike."""
+    return ["".join(row) for row in rng.choice(list(COST), size=(n, CLAUSES)).tolist()]
+
+
+def expert(rng: np.random.Generator, k: int) -> list[str]:
+    """k completions of pi_ref exp(R/beta)/Z, each from 64 candidates of its own."""
+    chosen = []
+    for _ in range(k):
+        pool = draw(rng, 64)
+        weights = np.exp(np.array([true_reward(text) for text in pool]) / BETA)
+        chosen.append(pool[rng.choice(64, p=weights / weights.sum())])
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def demonstrations() -> Demonstrations:
+    rng = np.random.default_rng(0)
+    splits = ["train"] * 160 + ["validation"] * 20 + ["test"] * 60
+    return Demonstrations(
+        prompts=[OPENINGS[i % len(OPENINGS)] for i in range(len(splits))],
+        aligned=[expert(rng, K) for _ in splits],
+        reference=[draw(rng, K) for _ in splits],
+        splits=splits,
+    )
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("truth")
+    Facts(ClosedFormReward.kind, Normalizer(0.0, 1.0), {}).save(folder)
+    return folder
+
+
+def margin(name: str, objective: str) -> MarginSolver:
+    return MarginSolver(
+        name=name,
+        objective=objective,
+        epochs=3,
+        batch_size=16,
+        learning_rate=3e-3,
+        warmup=0.1,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+    )
+
+
+CONFIGS: dict[str, SolverConfig] = {
+    name: margin(name, "logistic" if name == "oracle" else name)
+    for name in ("asymmetric", "hinge", "squared_hinge", "logistic", "oracle")
+}
+CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio")}
+
+
+@pytest.fixture(scope="module")
+def problem(
+    tiny_folder: Path,
+    truth: Path,
+    demonstrations: Demonstrations,
+    trainer: TrainerConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Problem:
+    return Problem(
+        config=CONFIGS["hinge"],
+        demonstrations=demonstrations,
+        reference=tiny_folder,
+        aligned=tiny_folder,
+        truth=truth,
+        kl_coef=BETA,
+        max_new_tokens=24,
+        trainer=trainer,
+        device="cpu",
+        seed=0,
+        folder=tmp_path_factory.mktemp("curves"),
+    )
+
+
+@pytest.fixture(scope="module")
+def solve(problem: Problem) -> Callable[[str], Tensor]:
+    """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once."""
+    done: dict[str, Tensor] = {}
+
+    def scores(name: str) -> Tensor:
+        if name not in done:
+            reward = SOLVERS[name](replace(problem, config=CONFIGS[name]))
+            done[name] = reward.score(*problem.demonstrations.split("test").pool()).view(-1, 2 * K)
+        return done[name]
+
+    return scores
+
+
+@pytest.fixture(scope="module")
+def true_scores(demonstrations: Demonstrations) -> Tensor:
+    _, completions = demonstrations.split("test").pool()
+    return torch.tensor([true_reward(text) for text in completions]).view(-1, 2 * K)
+
+
+def test_the_problem_is_what_it_says(demonstrations: Demonstrations) -> None:
+    """R* orders texts as the embedded grammar does, and the expert is better than the reference."""
+    prompts, completions = demonstrations.pool()
+    grammar = [synthetic.reward(p + c) for p, c in zip(prompts, completions, strict=True)]
+    exact = [float(np.tanh(true_reward(text))) for text in completions]
+    assert grammar == pytest.approx(exact, abs=1e-9)
+    aligned, reference = (
+        np.mean([true_reward(text) for text in texts])
+        for _, texts in (demonstrations.aligned_texts(), demonstrations.reference_texts())
+    )
+    assert reference == pytest.approx(-CLAUSES * 0.5, abs=0.15)
+    assert aligned > reference + 0.8
+
+
+@pytest.mark.parametrize("name", ["hinge", "logistic", "squared_hinge"])
+def test_gradient_solvers_recover_the_reward(
+    name: str, solve: Callable[[str], Tensor], true_scores: Tensor
+) -> None:
+    """Held-out completions of the same prompt, ordered as R* orders them."""
+    assert pair_accuracy(true_scores, solve(name)) > 0.9
+    assert starc(true_scores, solve(name)) < 0.35
+
+
+def test_the_published_objective_finds_the_direction(
+    solve: Callable[[str], Tensor], true_scores: Tensor
+) -> None:
+    assert pair_accuracy(true_scores, solve("asymmetric")) > 0.8
+
+
+def test_the_oracle_is_an_upper_bound(solve: Callable[[str], Tensor], true_scores: Tensor) -> None:
+    oracle, hinge = (pair_accuracy(true_scores, solve(name)) for name in ("oracle", "hinge"))
+    assert oracle > 0.9
+    assert oracle >= hinge - 0.02
+
+
+def test_an_untrained_reward_knows_nothing(problem: Problem, true_scores: Tensor) -> None:
+    """One random head may lean to either side; twelve of them lean to none."""
+    pool = problem.demonstrations.split("test").pool()
+    accuracies = []
+    for seed in range(12):
+        reward = SOLVERS["untrained"](replace(problem, config=CONFIGS["untrained"], seed=seed))
+        accuracies.append(pair_accuracy(true_scores, reward.score(*pool).view(-1, 2 * K)))
+    assert np.mean(accuracies) == pytest.approx(0.5, abs=0.1)
+    assert max(accuracies) < 0.85
+
+
+@pytest.mark.parametrize(
+    ("aligned", "reference", "sign"),
+    [(" one two three", " one", 1.0), (" one", " one two", -1.0), (" a b", " c d", 1.0)],
+)
+def test_length_goes_where_rlhf_went(
+    problem: Problem, aligned: str, reference: str, sign: float
+) -> None:
+    """Of the training prompts: what the others say plays no part."""
+    pairs = Demonstrations(
+        prompts=["p"] * 3,
+        aligned=[[aligned], [" x"], [" x"]],
+        reference=[[reference], [" x" * 9], [" x" * 9]],
+        splits=["train", "validation", "test"],
+    )
+    reward = SOLVERS["length"](replace(problem, config=CONFIGS["length"], demonstrations=pairs))
+    assert reward == LengthReward(sign)
+
+
+def test_the_closed_form_is_exact_for_an_optimal_expert(
+    problem: Problem,
+    tmp_path: Path,
+    world: Any,
+) -> None:
+    """beta log pi_E/pi_ref is R* up to a constant per prompt, from the policies' folders."""
+    for name in ("aligned", "reference"):
+        getattr(world, name).save(tmp_path / name)
+    enumerable = replace(
+        problem,
+        config=CONFIGS["log_ratio"],
+        aligned=tmp_path / "aligned",
+        reference=tmp_path / "reference",
+        kl_coef=world.beta,
+        max_new_tokens=2,
+    )
+    found = SOLVERS["log_ratio"](enumerable).score(*world.all_pairs()).view(3, 13)
+    assert starc(found, world.rewards) < 1e-3
+    assert pair_accuracy(world.rewards, found) == 1
+    centred = world.rewards - world.rewards.mean(-1, keepdim=True)
+    ours = (found - found.mean(-1, keepdim=True)).double()
+    torch.testing.assert_close(ours, centred, rtol=0, atol=1e-3)
+
+
+def test_a_solver_is_decided_by_its_seed(problem: Problem) -> None:
+    few = problem.demonstrations
+    keep = [i for i, split in enumerate(few.splits) if split != "train" or i < 32]
+    small = Demonstrations(
+        prompts=[few.prompts[i] for i in keep],
+        aligned=[few.aligned[i] for i in keep],
+        reference=[few.reference[i] for i in keep],
+        splits=[few.splits[i] for i in keep],
+    )
+    pool = few.split("test").pool()
+    one, same, other = (
+        SOLVERS["hinge"](replace(problem, demonstrations=small, seed=seed)).score(*pool)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other)
+
+
+def test_a_recovered_reward_is_saved_and_loaded(problem: Problem, tmp_path: Path) -> None:
+    """In evaluation mode, one text at a time or all at once."""
+    reward = SOLVERS["untrained"](replace(problem, config=CONFIGS["untrained"]))
+    assert isinstance(reward, NetworkReward)
+    assert not reward.network.training
+    Facts(reward.kind, Normalizer(0.0, 1.0), {}, extra=reward.save(tmp_path)).save(tmp_path)
+    pool = problem.demonstrations.split("validation").pool()
+    loaded = load_reward(tmp_path, batch_size=3)
+    torch.testing.assert_close(loaded.score(*pool), reward.score(*pool), rtol=0, atol=1e-5)
