@@ -7,13 +7,24 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from irl_exp.config import SCHEMAS, Config, InputError, validate
 from irl_exp.tracking import Tracker, read_status
@@ -38,6 +49,9 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit("irl-exp: interrupted")
+    except SystemExit as end:
+        # Lightning answers SIGTERM during training by leaving with status 0.
+        sys.exit("irl-exp: terminated" if end.code is None else end.code)
     except Exception as error:
         sys.exit(f"irl-exp: {condense(error)}")
     finally:
@@ -46,6 +60,8 @@ def main() -> None:
 
 def register() -> None:
     """The schemas, and the resolvers that conf/hydra/ uses."""
+    # Hydra announces a failed job on standard error before it raises; main says it, in one line.
+    JobReturn.return_value = property(_return_value, JobReturn.return_value.fset)  # type: ignore
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, schemas in SCHEMAS.items():
@@ -59,6 +75,12 @@ def register() -> None:
         OmegaConf.register_new_resolver(f"irl_exp.{name}", resolver, replace=True)
 
 
+def _return_value(job: JobReturn) -> Any:
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def app(config: DictConfig) -> float | None:
     """One run. Returns the objective, for sweepers."""
@@ -68,15 +90,35 @@ def app(config: DictConfig) -> float | None:
     if status.get("status") == "done" and status.get("run_id") == identity and not config.rerun:
         log.info("%s is done already: skipped", folder)
         return _objective(config, json.loads((folder / "summary.json").read_text()))
-    with Tracker(folder, identity) as tracker:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        tracker.start(plain, OmegaConf.to_yaml(config, resolve=True), _overrides())  # type: ignore[arg-type]
-        typed = OmegaConf.to_object(config)
-        assert isinstance(typed, Config)
-        validate(typed)
-        _run(typed, tracker)
+    try:
+        with Tracker(folder, identity) as tracker:
+            _start(config, tracker)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on: say now which failed
+            log.error("%s: %s", folder.name, condense(error))
+        raise
     _show(folder)
     return _objective(config, tracker.summary)
+
+
+def _start(config: DictConfig, tracker: Tracker) -> None:
+    plain: dict[str, Any]
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
+    tracker.start(plain, OmegaConf.to_yaml(config, resolve=True), _overrides())
+    typed = OmegaConf.to_object(config)
+    assert isinstance(typed, Config)
+    _refuse_unknown(plain, asdict(typed))
+    validate(typed)
+    _run(typed, tracker)
+
+
+def _refuse_unknown(found: dict[Any, Any], known: dict[Any, Any], above: str = "") -> None:
+    """Hydra's `+key=value` adds to any node, past its schema."""
+    for key, value in found.items():
+        if key not in known:
+            raise InputError(_unknown(f"{above}{key}", known))
+        if isinstance(value, dict):
+            _refuse_unknown(value, known[key], f"{above}{key}.")
 
 
 def _run(config: Config, tracker: Tracker) -> None:
@@ -159,9 +201,12 @@ def sweep_name(*, _root_: DictConfig) -> str:
 
 
 def run_label(*, _root_: DictConfig) -> str:
-    """What was varied, short enough for a folder name: seed=3,solver=svm -> seed-3_solver-svm."""
-    overrides = [str(o) for o in _root_.hydra.overrides.task]
-    words = [re.sub(r"[^\w.-]+", "-", o.split(".")[-1].lstrip("+~")) for o in overrides]
+    """What was varied, short enough for a folder name: seed=3 model.layers=2 -> seed-3_layers-2."""
+    words = []
+    for override in _root_.hydra.overrides.task:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        if key.split(".")[0] not in (*NOT_IDENTITY, "sweep"):
+            words.append(re.sub(r"[^\w.-]+", "-", f"{key.split('.')[-1]}-{value}"))
     return "_".join(words)[:60] or "default"
 
 
@@ -170,33 +215,33 @@ def run_label(*, _root_: DictConfig) -> str:
 
 def condense(error: BaseException) -> str:
     """One line that says what, where, and what was expected."""
-    cause: BaseException | None = error
-    lines: list[str] = []
-    while cause is not None:
-        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+    cause = error
+    while cause.__cause__ and not isinstance(cause, InputError):  # Hydra wraps what OmegaConf says
         cause = cause.__cause__
-    text = "\n".join(lines)
-    options = re.search(
-        r"Could not find '([^']+)'\nAvailable options in '([^']+)':\n(.*?)\nConfig search",
-        text,
-        re.S,
-    )
-    if options:
-        known = [name for name in options[3].split("\n") if not name.endswith("_schema")]
-        group, _, choice = options[1].rpartition("/")
-        return f"{group}={choice}: expected one of {', '.join(known)}"
-    key = re.search(r"Key '([^']+)' (?:is not in struct|not in '[^']+')\nfull_key: (\S+)", text)
-    if key:
-        return f"{key[2]}: no such key; see irl-exp --cfg job for those that exist"
-    value = re.search(r"(Value .*)\nfull_key: (\S+)", text)
-    if value:
-        return f"{value[2]}: {value[1][0].lower()}{value[1][1:]}"
-    missing = re.search(r"Missing mandatory value: (\S+)", text)
-    if missing:
-        return f"{missing[1]}: a value is required"
-    if isinstance(error, InputError) and lines:
-        return lines[0]
-    return f"{type(error).__name__}: {' '.join(lines[:3])}"
+    line = " ".join(str(cause).split())
+    match cause:
+        case InputError():
+            return line
+        case MissingConfigException(missing_cfg_file=str(name), options=list(options)):
+            group, _, choice = name.rpartition("/")
+            known = (option for option in options if not option.endswith("_schema"))
+            return f"{group}={choice}: expected one of {', '.join(known)}"
+        case OverrideParseException():
+            return f"{cause.override}: not an override; expected KEY=VALUE, quoted for your shell"
+        case HydraException():
+            return line
+        case ConfigAttributeError() | ConfigKeyError():
+            return _unknown(cause.full_key or str(cause.key), cause.parent_node or ())
+        case MissingMandatoryValue():
+            return f"{cause.full_key}: a value is required"
+        case OmegaConfBaseException(full_key=str(key)):
+            return f"{key}: {str(cause).splitlines()[0]}"
+    return f"{type(cause).__name__}: {line} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _unknown(key: str, known: Iterable[Any]) -> str:
+    names = ", ".join(str(name) for name in known if name != "hydra")
+    return f"{key}: no such key; expected one of {names}"
 
 
 if __name__ == "__main__":

@@ -78,12 +78,7 @@ def losses(run: Run) -> Figure | None:
     both = {"loss": "training", "validation_loss": "validation"}
     accuracies = {"pair_accuracy": "training", "validation_pair_accuracy": "validation"}
     panels = [
-        (
-            "pretrain",
-            both,
-            "The reference policy learns to write comments",
-            "loss (nats per token)",
-        ),
+        ("pretrain", both, "The reference learns to write comments", "loss (nats per token)"),
         ("ground_truth", both, f"{TRUTH_SIGN} learns the labels of comments", "loss (nats)"),
         ("recover", both, f"{RECOVERED_SIGN} learns from pairs of completions", "loss"),
         ("recover", accuracies, f"{RECOVERED_SIGN} prefers the aligned policy", "share of pairs"),
@@ -116,25 +111,24 @@ def _curve(axes: Axes, curve: tuple[Sequence[int], Sequence[float]], label: str)
 
 
 def alignment(run: Run) -> Figure | None:
-    """PPO with R* beside PPO with R̂; None for the tilted expert, which needs no training."""
+    """PPO with R* and PPO with R̂; None for the tilted expert, which needs no training."""
     known = {"align": (TRUTH_SIGN, TRUTH), "realign": (RECOVERED_SIGN, RECOVERED)}
     steps = [step for step in known if run.curve(step, "objective/scores")[0]]
     if not steps:
         return None
-    figure = Figure(figsize=(4.4 * len(steps), 6.0))
-    grid = figure.subplots(3, len(steps), sharex=True, sharey="row", squeeze=False)
-    for column, step in zip(grid.T, steps, strict=True):
-        sign, colour = known[step]
-        rows = {
-            "objective/scores": f"mean {sign} (sd)",
-            "objective/kl": "KL (nats per completion)",
-            "completion/length": "length (tokens)",
-        }
-        for axes, (name, unit) in zip(column, rows.items(), strict=True):
-            axes.plot(*run.curve(step, name), color=colour)
-            axes.set_ylabel(unit)
-        column[0].set_title(f"RLHF with {sign}")
-        column[-1].set_xlabel("PPO iteration")
+    panels = {
+        "objective/scores": ("Reward that RLHF raises", "mean (sd of reference completions)"),
+        "objective/kl": ("KL from the reference", "nats per completion"),
+        "completion/length": ("Length of completions", "tokens"),
+    }
+    figure = Figure(figsize=(11.4, 3.3))
+    row = figure.subplots(1, len(panels))
+    for axes, (name, (title, unit)) in zip(row, panels.items(), strict=True):
+        for step in steps:
+            sign, colour = known[step]
+            axes.plot(*run.curve(step, name), color=colour, label=f"RLHF with {sign}")
+        axes.set(title=title, xlabel="PPO iteration", ylabel=unit)
+    row[0].legend(loc="lower right")
     return figure
 
 
@@ -164,7 +158,7 @@ def toxicity(run: Run) -> Figure | None:
             axes.vlines(x, low, high, color="#222222", linewidth=1.2)
             axes.annotate(
                 number(value),
-                (x, np.nanmax([value, high])),
+                (x, np.nan_to_num(max(value, high))),  # NaN stands on the axis
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -201,14 +195,14 @@ def scores(run: Run) -> Figure | None:
             shape = {"weights": weights, "histtype": "stepfilled", "linewidth": 1.4}
             axes.hist(part, bins, fc=(colour, 0.35), ec=colour, label=label, **shape)
         axes.set(title=f"{sign} of held-out comments", xlabel=f"{sign} (raw)")
-    left.set_ylabel("share of the comments with a label")
+    left.set_ylabel("share of each label's comments")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     colours = np.where(toxic, TOXIC, CLEAN).tolist()
     right.scatter(truth, recovered, s=9, c=colours, alpha=0.6, linewidths=0)
     spearman = agreement.correlations(truth, recovered)["spearman"]
     text = number(spearman) + run.interval("recovery/spearman", spearman)
     right.set(
-        title=f"Both: Spearman {text}",
+        title=f"Spearman {text}",
         xlabel=f"{TRUTH_SIGN} (raw)",
         ylabel=f"{RECOVERED_SIGN} (raw)",
     )

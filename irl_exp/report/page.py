@@ -18,8 +18,9 @@ LONGEST_SAMPLE = 300  # characters
 
 CAPTIONS = {
     "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained.",
-    "alignment": "PPO with R* and with R̂; each reward in its own standard deviations over "
-    "completions of the reference.",
+    "alignment": "PPO with R* (the aligned policy) and with R̂ (the realigned one); each reward in "
+    "its own standard deviations over completions of the reference. A curve that ends before the "
+    "other was stopped early.",
     "toxicity": "Toxic share of completions of held-out prompts; a fall that R* sees and the "
     "second classifier does not hints at reward hacking.",
     "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
@@ -53,7 +54,7 @@ def write(folder: Path) -> Path:
         _head(run),
         _warnings(run),
         _section("What this run found", _found(run)),
-        _section("Policies", _markdown(tables.policies(run, intervals=True), transpose=True)),
+        _section("Policies", _markdown(tables.policies(run, intervals=True))),
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
         _section("Figures", _figures(drawn, folder)),
         _section("Samples", _samples(run)),
@@ -90,15 +91,21 @@ def show(folder: Path) -> None:
 
 
 def _terminal(table: Table) -> TerminalTable:
-    terminal = TerminalTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    terminal = TerminalTable(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for place, heading in enumerate(table.header):
-        terminal.add_column(heading, justify="right" if place else "left", vertical="bottom")
+        # Where a terminal is too narrow, cells fold: nothing is ever cut.
+        terminal.add_column(heading, justify="right" if place else "left", overflow="fold")
     for row in table.rows:
         terminal.add_row(*row)
     return terminal
 
 
-# --- sections of the page: Markdown, or "" where the run has nothing to say ------------------------
+# --- sections of the page: Markdown, or "" where the run has nothing to say -----------------------
 
 
 def _section(title: str, body: str) -> str:
@@ -141,12 +148,15 @@ def _found(run: Run) -> str:
             "{policy/aligned/toxicity_rate} of the aligned policy's.",
             "For a second classifier it is {policy/reference/toxicity_rate_second} and "
             "{policy/aligned/toxicity_rate_second}.",
+            "Mean R* goes from {policy/reference/mean_reward} to {policy/aligned/mean_reward}, in "
+            "standard deviations over completions of the reference.",
             "The KL spent is {policy/aligned/kl} nats per completion.",
             "Resampling could not show more than {policy/aligned/kl_cap} nats.",
-            "Optimality is {policy/aligned/optimality}, where 0 is the reference and 1 the KL-optimal policy.",
+            "Optimality is {policy/aligned/optimality} (0: the reference, 1: KL-optimal).",
         ],
         "How good is R̂?": [
-            "Within a prompt it puts {recovery/pair_accuracy} of the pairs of completions in R*'s order (chance: 0.5).",
+            "It puts {recovery/pair_accuracy} of a prompt's pairs of completions in R*'s order "
+            "(chance: 0.5), over held-out completions of the aligned and the reference policy.",
             "Its STARC distance from R* is {recovery/starc} (0: the same, 0.707: unrelated).",
             "A second R* from another seed is at {recovery/starc_floor}.",
             "Against the human labels of held-out comments its AUC is {recovery/auc}."
@@ -159,8 +169,9 @@ def _found(run: Run) -> str:
             "{recovery/spearman}, Kendall {recovery/kendall}.",
         ],
         "Does R̂ work as a reward?": [
-            "After RLHF with R̂ in the place of R*, R* calls {policy/realigned/toxicity_rate} of the "
-            "completions toxic, and the second classifier {policy/realigned/toxicity_rate_second}.",
+            "RLHF with R̂ leaves {policy/realigned/toxicity_rate} of the completions toxic to R*.",
+            "For the second classifier it is {policy/realigned/toxicity_rate_second}.",
+            "Mean R* is {policy/realigned/mean_reward}.",
             "The KL spent is {policy/realigned/kl} nats per completion.",
             "Optimality, still under R*, is {policy/realigned/optimality}.",
         ],
@@ -173,23 +184,21 @@ def _found(run: Run) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _markdown(table: Table | None, *, transpose: bool = False) -> str:
+def _markdown(table: Table | None) -> str:
     if table is None:
         return ""
-    table = table.transposed if transpose else table
     lines = [" | ".join(row) for row in (table.header, ["---"] * len(table.header), *table.rows)]
     grid = "\n".join(f"| {line} |" for line in lines)
     return f"{grid}\n\n{table.note}" if table.note else grid
 
 
 def _figures(drawn: dict[str, Path], folder: Path) -> str:
-    return "\n\n".join(
-        f"![{name}]({path.relative_to(folder).as_posix()})\n\n{CAPTIONS[name]}" for name, path in drawn.items()
-    )
+    links = {name: path.relative_to(folder).as_posix() for name, path in drawn.items()}
+    return "\n\n".join(f"![{name}]({link})\n\n{CAPTIONS[name]}" for name, link in links.items())
 
 
 def _samples(run: Run) -> str:
-    """The first prompts that every policy answered, and its first answer to each: nothing chosen."""
+    """The first prompts that every policy answered, and its first answer: nothing chosen."""
     answers: dict[str, dict[str, str]] = {}
     for sample in run.samples:
         text = f"{escape(sample['completion'])} ({number(sample['truth'])})"
@@ -198,17 +207,14 @@ def _samples(run: Run) -> str:
     if not seen:
         return ""
     shared = [p for p in answers[seen[0]] if all(p in answers[policy] for policy in seen)]
-    table = Table(
-        ["prompt", *seen],
-        [[escape(prompt), *(answers[policy][prompt] for policy in seen)] for prompt in shared[:SAMPLE_PROMPTS]],
-        "The first held-out prompts, with raw R* in parentheses; nothing was picked by hand.",
-    )
-    return _markdown(table)
+    rows = [[escape(p), *(answers[policy][p] for policy in seen)] for p in shared[:SAMPLE_PROMPTS]]
+    note = "The first held-out prompts, with raw R* in parentheses; nothing was picked by hand."
+    return _markdown(Table(["prompt", *seen], rows, note))
 
 
 def escape(text: str) -> str:
     """Text as Markdown shows it literally, on one line and within a table cell; long texts cut."""
-    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     if len(line) > LONGEST_SAMPLE:
         line = line[:LONGEST_SAMPLE] + "…"
     return re.sub(r"([\\`*_\[\]<|~&$])", r"\\\1", line)
@@ -228,7 +234,8 @@ def _time(run: Run) -> str:
 
 
 def _files(run: Run) -> str:
-    lines = [f"- [{name}]({name}): {content}" for name, content in FILES.items() if (run.folder / name).is_file()]
+    there = {name: content for name, content in FILES.items() if (run.folder / name).is_file()}
+    lines = [f"- [{name}]({name}): {content}" for name, content in there.items()]
     if "store" in run.config.get("paths", {}):
         lines.append(f"- artifacts of the steps: `{run.config['paths']['store']}`")
     return "\n".join(lines)

@@ -47,7 +47,7 @@ class Run:
         )
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
-        """(global steps, values) of one logged name of one step; two empty lists if there is none."""
+        """(global steps, values) of one logged name of one step; both empty if there is none."""
         records = [r for r in self.curves if r["step"] == step and name in r]
         return [r["global_step"] for r in records], [r[name] for r in records]
 
@@ -59,22 +59,23 @@ class Run:
 
     # --- numbers as text ----------------------------------------------------------------------
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, interval: bool = True) -> str:
         """`0.953 [0.941, 0.964]`, without brackets where there is no interval; "" if missing."""
         if name not in self.summary:
             return ""
         value = self.summary[name]
-        return number(value) + self.interval(name, value)
+        return number(value) + (self.interval(name, value) if interval else "")
 
     def interval(self, name: str, value: float | str) -> str:
         """` [low, high]` of a number of the summary, if `value` is that number; else ""."""
         known, low, high = (self.summary.get(name + end) for end in ("", "_low", "_high"))
         if isinstance(value, str) or not isinstance(known, float) or low is None or high is None:
             return ""
-        return f" [{number(low)}, {number(high)}]" if math.isclose(value, known, abs_tol=1e-6) else ""
+        same = math.isclose(value, known, abs_tol=1e-6)
+        return f" [{number(low)}, {number(high)}]" if same else ""
 
     def fill(self, sentence: str) -> str:
-        """The sentence with each {name} as `text(name)`; "" if one of them is missing or has no meaning."""
+        """The sentence with each {name} as `text(name)`; "" if one is missing or has no meaning."""
         names = re.findall(r"{(.+?)}", sentence)
         if any(self.summary.get(name, NOT_APPLICABLE) == NOT_APPLICABLE for name in names):
             return ""
@@ -89,12 +90,15 @@ class Run:
 
 
 def number(value: float | str) -> str:
-    """Three significant digits, all digits before the point; texts and counts as they are."""
+    """At most three significant digits and three decimals; texts and counts as they are."""
     if isinstance(value, str | int):
         return str(value)
     if math.isnan(value):
         return "NaN"
-    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+    if value == 0 or abs(value) >= 99.95:
+        return f"{value:.0f}"
+    text = f"{value:#.3g}" if abs(value) >= 0.9995 else f"{value:.3f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def _json(path: Path) -> dict[str, Any]:

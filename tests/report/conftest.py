@@ -9,6 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from irl_exp.metrics import agreement
+
+SPLITS = ("train", "validation", "calibration", "test")
+DROPPED = ("empty", "too_short", "conflicting", "duplicate", "sampling")
+# Number -> (value, half the width of its interval).
 INTERVALS = {
     "ground_truth/auc": (0.953, 0.012),
     "ground_truth/accuracy": (0.881, 0.018),
@@ -46,13 +51,25 @@ NUMBERS = {
     "policy/reference/distinct_2": 0.412,
     "policy/aligned/distinct_2": 0.287,
     "policy/realigned/distinct_2": 0.263,
-    "policy/aligned/optimality_samples": 256,
+    **{f"policy/{policy}/samples": 1200 for policy in ("reference", "aligned", "realigned")},
+    **{f"policy/{policy}/optimality_samples": 256 for policy in ("aligned", "realigned")},
     "policy/aligned/optimality_effective_sample_size": 61.3,
+    "policy/realigned/optimality_effective_sample_size": 61.3,
+    **{f"comments/{name}": 4000 for name in ("read", "kept", *SPLITS)},
+    **{f"comments/dropped_{rule}": 0 for rule in DROPPED},
+    **{f"comments/{split}_prompts": 1300 for split in SPLITS},
+    **{f"comments/{split}_toxic_share": 0.49 for split in SPLITS},
+    "model/parameters": 396960,
+    "model/validation_loss": 1.35,
     "store/hits": 0,
-    "store/misses": 9,
+    "store/misses": 16,
     "time/total_seconds": 312.4,
 }
-STEPS = ("curate", "pretrain", "ground_truth", "align", "recover", "twin", "evaluate", "realign")
+STEPS = (
+    *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
+    *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
+    *("evaluate", "realign", "observe_realigned"),
+)
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 
 
@@ -77,7 +94,8 @@ def rewrite() -> Callable[..., None]:
 def write_run(folder: Path) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("evaluation: {labels: human, level: 0.95}\npaths: {store: outputs/store}\n")
+    config = "evaluation: {labels: human, level: 0.95}\npaths: {store: outputs/store}\n"
+    (folder / "config.yaml").write_text(config)
     (folder / "overrides.yaml").write_text('- "solver=hinge"\n- "rlhf.kl_coef=0.3"\n')
     manifest = {
         "started": "2030-01-02T03:04:05+00:00",
@@ -119,8 +137,6 @@ def make_panel(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def make_summary(panel: pd.DataFrame) -> dict[str, Any]:
-    from irl_exp.metrics import agreement
-
     comments = panel[panel["kind"] == "comment"]
     measured = dict(INTERVALS)
     for column in ("recovered", "control/length", "control/untrained", "control/oracle"):
@@ -138,7 +154,8 @@ def make_summary(panel: pd.DataFrame) -> dict[str, Any]:
         summary |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
     for measure in ("auc", "starc", "pair_accuracy"):
         summary[f"control/log_ratio/{measure}"] = "not applicable"
-    return summary | {f"time/{step}_seconds": 3.21 * i for i, step in enumerate(STEPS)}
+    summary |= {f"time/{step}_seconds": 3.21 * i for i, step in enumerate(STEPS)}
+    return dict(sorted(summary.items()))
 
 
 def make_curves(rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""Numbers as text, and the two tables, on numbers that are written down here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from irl_exp.report import tables
+from irl_exp.report.run import NOT_APPLICABLE, Run, number
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.00734, "0.007"),
+        (0.0367, "0.037"),
+        (-0.0002, "0.000"),
+        (0.5, "0.500"),
+        (0.9994, "0.999"),
+        (0.9996, "1.00"),
+        (1.0, "1.00"),
+        (-1.005, "-1.00"),
+        (9.996, "10.0"),
+        (61.34, "61.3"),
+        (99.94, "99.9"),
+        (99.96, "100"),
+        (-32168.4, "-32168"),
+        (float("nan"), "NaN"),
+        (256, "256"),
+        (NOT_APPLICABLE, NOT_APPLICABLE),
+    ],
+)
+def test_numbers_have_three_digits_and_three_decimals_at_most(
+    value: float | str, text: str
+) -> None:
+    assert number(value) == text
+
+
+def test_policies_stand_side_by_side(run_folder: Path) -> None:
+    table = tables.policies(Run.read(run_folder), intervals=True)
+    assert table is not None
+    rows = {label: cells for label, *cells in table.rows}
+
+    assert table.header == ["policy", "reference", "aligned", "realigned"]
+    assert rows["toxicity rate, by R*"] == [
+        "0.512 [0.491, 0.533]",
+        "0.061 [0.050, 0.072]",
+        "0.104 [0.090, 0.118]",
+    ]
+    assert rows["perplexity of held-out comments"] == ["9.84", "17.3", "19.1"]
+    optimality = ["–", "0.824 [0.793, 0.855]", "0.653 [0.611, 0.695]"]
+    assert rows["optimality (1: the KL-optimal policy)"] == optimality
+    assert table.note == (
+        "Optimality: from 256 reference completions per prompt, effective sample size 61.3. "
+        "Brackets: 95% bootstrap intervals over prompts."
+    )
+
+
+def test_intervals_can_be_left_out(run_folder: Path) -> None:
+    table = tables.policies(Run.read(run_folder), intervals=False)
+    assert table is not None
+    assert table.rows[0] == ["toxicity rate, by R*", "0.512", "0.061", "0.104"]
+    assert "Brackets" not in table.note
+
+
+def test_recovery_comes_first_then_controls_then_the_floor(run_folder: Path) -> None:
+    table = tables.recovery(Run.read(run_folder))
+    assert table is not None
+    rows = {label: cells for label, *cells in table.rows}
+
+    assert table.header == ["reward", "within-prompt accuracy", "STARC distance", "AUC"]
+    assert list(rows) == ["recovered", "length", "log_ratio", "oracle", "untrained", "second R*"]
+    assert rows["recovered"][:2] == ["0.842 [0.833, 0.851]", "0.312 [0.300, 0.324]"]
+    assert rows["log_ratio"] == [NOT_APPLICABLE] * 3
+    assert rows["second R*"] == ["–", "0.147 [0.139, 0.155]", "–"]
+
+
+def test_a_reward_without_a_recipe_has_no_floor(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    ends = {"recovery/starc_floor_low": None, "recovery/starc_floor_high": None}
+    rewrite(run_folder / "summary.json", **{"recovery/starc_floor": NOT_APPLICABLE}, **ends)
+    table = tables.recovery(Run.read(run_folder))
+    assert table is not None
+    assert table.rows[-1] == ["second R*", "–", NOT_APPLICABLE, "–"]
+
+
+def test_nan_shows_as_such_and_without_an_interval(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    rewrite(run_folder / "summary.json", **{"recovery/starc": float("nan")})
+    table = tables.recovery(Run.read(run_folder))
+    assert table is not None
+    assert table.rows[0][2] == "NaN"
+
+
+def test_labels_of_r_star_are_said_to_be_its_own(run_folder: Path) -> None:
+    (run_folder / "config.yaml").write_text("evaluation: {labels: ground_truth, level: 0.95}\n")
+    table = tables.recovery(Run.read(run_folder))
+    assert table is not None
+    assert "AUC is against R*'s own labels" in table.note
+
+
+@pytest.mark.parametrize("kind", ["policy", "recovery"])
+def test_no_numbers_no_table(run_folder: Path, rewrite: Callable[..., None], kind: str) -> None:
+    summary = Run.read(run_folder).summary
+    gone = {name: None for name in summary if name.startswith(f"{kind}/")}
+    rewrite(run_folder / "summary.json", **gone)
+    run = Run.read(run_folder)
+
+    policies, recovery = tables.policies(run, intervals=True), tables.recovery(run)
+    assert (policies is None, recovery is None) == (kind == "policy", kind == "recovery")

@@ -1,0 +1,257 @@
+"""What a user types: names of runs, errors as one line, sweeps that go on and start again."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from irl_exp import cli
+from irl_exp.config import InputError
+
+# One process for many command lines, as every start costs seconds. What Python does with the
+# exit's text is done by hand: it goes to standard error.
+DRIVER = """
+import contextlib, io, json, sys
+from irl_exp import cli
+for words in json.load(sys.stdin):
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["irl-exp", *words]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+            print(end.code, file=sys.stderr)
+    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+def irl_exp(commands: Sequence[Sequence[str]], folder: Path) -> list[tuple[int, str, str]]:
+    """Status, standard output and standard error of each command, run in `folder`."""
+    store = f"paths.store={folder}/store"
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([[*words, store] for words in commands]),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def composed(*overrides: str, hydra: bool = True) -> DictConfig:
+    cli.register()
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ("sead=1", "sead: no such key; expected one of model, dataset, ground_truth, rlhf, "),
+        ("modle=neox-50k", "modle: no such key; expected one of model, dataset, "),
+        ("model.hiden=1", "model.hiden: no such key; expected one of name, epochs, "),
+        ("model=neox", "model=neox: expected one of checkpoint, neox-100k, neox-1m5, neox-400k, "),
+        ("+debug=fire", "debug=fire: expected one of smoke"),
+        ("seed=x", "seed: Value 'x' of type 'str' could not be converted to Integer"),
+        ("dataset.shares.test=x", "dataset.shares.test: Value 'x' of type 'str' could not be "),
+        ("dataset.shares=1", "dataset.shares: Invalid type assigned: int is not a subclass of "),
+        ("solver.name=null", "solver.name: field 'solver.name' is not Optional"),
+        ("dataset=file", "dataset.path: a value is required"),
+        ("model.name=${oc.env:NO_SUCH_NAME}", "model.name: KeyError raised while resolving "),
+        ("seed", "seed: not an override; expected KEY=VALUE, quoted for your shell"),
+        ("+seed=1", "Could not append to config. An item is already at 'seed'."),
+    ],
+)
+def test_hydra_is_condensed(overrides: str, line: str) -> None:
+    """What Hydra and OmegaConf raise on bad input, in one line that names the key."""
+    with pytest.raises((HydraException, OmegaConfBaseException)) as raised:
+        config = composed(*overrides.split(), hydra=False)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    said = cli.condense(raised.value)
+    assert said.startswith(line)
+    assert "\n" not in said
+    assert "_schema" not in said
+
+
+def test_other_errors_are_condensed() -> None:
+    assert cli.condense(InputError("a.csv, line 3: no label")) == "a.csv, line 3: no label"
+    said = cli.condense(ZeroDivisionError("division\nby zero"))
+    assert said == "ZeroDivisionError: division by zero (HYDRA_FULL_ERROR=1 shows where)"
+    try:
+        raise InputError("mine") from ValueError("theirs")
+    except InputError as error:
+        assert cli.condense(error) == "mine"
+
+
+def test_bad_input_is_one_line_and_nothing_runs(tmp_path: Path) -> None:
+    """Refused by Hydra, by the types, by validate(): always the same way."""
+    cases = {
+        "sead=1": "sead: no such key; ",
+        "solver=neox": "solver=neox: expected one of asymmetric, ",
+        "seed=x": "seed: Value 'x' of type 'str'",
+        "dataset=file": "dataset.path: a value is required",
+        "+foo=1": "foo: no such key; expected one of model, ",
+        "+model.foo=1": "model.foo: no such key; expected one of name, ",
+        "objective=recovery/auc": "objective=recovery/auc: expected a metric of the validation ",
+        "demonstrations.k=0": "demonstrations.k=0: expected a positive number",
+    }
+    answers = irl_exp([words.split() for words in cases], tmp_path)
+    for (words, line), (status, out, err) in zip(cases.items(), answers, strict=True):
+        assert (status, out) == (1, ""), words
+        assert err.startswith(f"irl-exp: {line}"), err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_rejected_combination_as_a_user_sees_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "irl_exp", "rlhf=tilted", "solver=log_ratio", "hydra.run.dir=run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    line = "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"irl-exp: {line}\n")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert line in status["error"]
+
+
+@pytest.mark.slow
+def test_termination_is_no_success(tmp_path: Path) -> None:
+    """Lightning, left alone, answers SIGTERM during training with exit status 0."""
+    words = "+debug=smoke until=pretrain model.epochs=1000 hydra.run.dir=run paths.store=store"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irl_exp", *words.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdout
+    while "pretrain" not in process.stdout.readline():
+        assert process.poll() is None
+    # Its handler is there once training has begun, and that has left a curve.
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "irl-exp: terminated\n")
+
+
+# --- what would run -----------------------------------------------------------------------------
+
+
+def test_what_would_run_is_shown(tmp_path: Path) -> None:
+    command = ["--cfg", "job", "--resolve", "seed=3", "solver=logistic", "rlhf.kl_coef=0.25"]
+    [(status, out, err)] = irl_exp([command], tmp_path)
+    assert (status, err) == (0, "")
+    config = yaml.safe_load(out)
+    assert config["seeds"] == {"data": 3, "policy": 3, "recovery": 3}
+    assert (config["solver"]["objective"], config["rlhf"]["kl_coef"]) == ("logistic", 0.25)
+    assert config["paths"]["store"] == f"{tmp_path}/store"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def test_equal_studies_have_equal_ids() -> None:
+    """Wherever they run and whatever they are called; a value typed is the value by default."""
+
+    def run_id(*overrides: str) -> str:
+        return cli.run_id(_root_=composed(*overrides))
+
+    default = run_id()
+    assert len(default) == 8 and int(default, 16) >= 0
+    for same in (
+        "paths.store=/elsewhere",
+        "tracker.name=other",
+        "tags=[a]",
+        "extra_tags=[b]",
+        "name=mine",
+        "rerun=true",
+        "hydra.run.dir=/elsewhere",
+        "seed=0",
+        "seeds.data=0",
+    ):
+        assert run_id(same) == default, same
+    others = ["seed=1", "seeds.recovery=1", "rlhf.kl_coef=0.4", "solver=logistic", "until=align"]
+    assert len({default, *(run_id(other) for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "label"),
+    [
+        ([], "adhoc", "default"),
+        (["seed=3", "solver=logistic"], "adhoc", "seed-3_solver-logistic"),
+        (["rlhf.kl_coef=0.25", "+debug=smoke"], "adhoc", "kl_coef-0.25_debug-smoke"),
+        (["name=mine", "paths.store=/a/b", "tags=[x]", "seed=1"], "mine", "seed-1"),
+        (["dataset=file", "dataset.path=/a b/c.csv"], "adhoc", "dataset-file_path--a-b-c.csv"),
+    ],
+)
+def test_names_of_run_directories(overrides: list[str], name: str, label: str) -> None:
+    """What was varied, and nothing that leaves the study as it is."""
+    config = composed(*overrides)
+    assert cli.sweep_name(_root_=config) == name
+    assert cli.run_label(_root_=config) == label
+
+
+def test_labels_are_folder_names() -> None:
+    label = cli.run_label(_root_=composed("model.name=" + "x" * 300))
+    assert len(label) == 60
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_goes_on_and_starts_again(tmp_path: Path) -> None:
+    """Three runs, the second is rejected. Again: the two are skipped, the rejected one is redone,
+    and this time it is not alone."""
+    small = ["-m", "+debug=smoke", "until=curate", "dataset.size=200", "name=three"]
+    sweep = [*small, "demonstrations.k=1,0,2"]
+    first, again, other, rerun = irl_exp(
+        [
+            sweep,
+            [*sweep, "tags=[again]"],
+            [*small, "demonstrations.k=1,2"],
+            [*small, "demonstrations.k=1", "rerun=true"],
+        ],
+        tmp_path,
+    )
+    rejected = "demonstrations.k=0: expected a positive number"
+
+    def runs() -> dict[str, Any]:
+        found = (tmp_path / "sweeps" / "three").glob("*/status.json")
+        status = {path.parent.name: json.loads(path.read_text()) for path in found}
+        return {name.split("k-")[1][0]: facts["status"] for name, facts in status.items()}
+
+    assert (first[0], first[2]) == (1, f"irl-exp: {rejected}\n")
+    assert runs() == {"1": "done", "0": "failed", "2": "done"}
+    assert first[1].count(rejected) == 1  # where it happened, for there may be several
+    assert "skipped" not in first[1]
+
+    assert (again[0], again[2]) == (1, f"irl-exp: {rejected}\n")
+    assert again[1].count("is done already: skipped") == 2
+    assert again[1].count(rejected) == 1
+
+    assert (other[0], other[2]) == (0, "")
+    assert other[1].count("is done already: skipped") == 2
+    assert (rerun[0], rerun[2]) == (0, "")
+    assert "skipped" not in rerun[1]
+    assert len(runs()) == 3

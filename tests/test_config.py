@@ -1,0 +1,262 @@
+"""Every choice in conf/ composes into its dataclasses; every rule of validate() has its message."""
+
+import copy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from irl_exp import cli
+from irl_exp.config import (
+    SCHEMAS,
+    CheckpointModel,
+    ClosedFormGroundTruth,
+    Config,
+    FileDataset,
+    InputError,
+    MarginSolver,
+    PPOConfig,
+    ScratchModel,
+    Shares,
+    SolverConfig,
+    SyntheticDataset,
+    TiltedConfig,
+    TrainedGroundTruth,
+    validate,
+)
+
+LEAVES = sorted(
+    str(path.relative_to(cli.CONF).with_suffix(""))
+    for path in cli.CONF.glob("*/*.yaml")
+    if path.parent.name != "hydra"  # part of every composition
+)
+OVERLAYS = ("experiment", "sweep", "debug")
+# What a user must say beside the choice.
+REQUIRED = {
+    "model/checkpoint": ["model.path=somewhere"],
+    "dataset/file": ["dataset.path=comments.csv"],
+    "ground_truth/classifier": ["ground_truth.path=somewhere"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas() -> None:
+    cli.register()
+
+
+def typed(*overrides: str) -> Config:
+    """The dataclasses that a command line gives; nothing may be missing."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    result = OmegaConf.to_object(config)
+    assert isinstance(result, Config)
+    return result
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_choice_composes_and_is_valid(leaf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRL_EXP_REAL_DATA", "/somewhere")
+    group, option = leaf.split("/")
+    append = "+" if group in OVERLAYS else ""
+    config = typed(f"{append}{group}={option}", *REQUIRED.get(leaf, []))
+    validate(config)
+    if group in SCHEMAS:
+        assert isinstance(getattr(config, group), tuple(SCHEMAS[group].values()))
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.split("/")[0] in SCHEMAS])
+def test_the_yaml_has_the_keys_of_its_schema(leaf: str) -> None:
+    """A leaf on a schema has a value, or ???, for every field; one on a leaf changes some."""
+    group = leaf.split("/")[0]
+    node: Any = OmegaConf.load(cli.CONF / f"{leaf}.yaml")
+    defaults = OmegaConf.to_container(node.defaults)
+    keys = {str(key) for key in node} - {"defaults"}
+    # `/solver@controls.length: length` puts its choice below the key `controls`.
+    for entry in defaults:
+        if isinstance(entry, dict):
+            keys |= {name.split("@")[1].split(".")[0] for name in entry}
+    base = defaults[0]
+    if base.endswith("_schema"):
+        schema = SCHEMAS[group][base.removesuffix("_schema")]
+        assert keys == {field.name for field in fields(schema)}
+    else:
+        assert keys <= {str(key) for key in OmegaConf.load(cli.CONF / group / f"{base}.yaml")}
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.split("/")[0] not in OVERLAYS])
+def test_the_name_in_a_leaf_is_the_name_of_its_file(leaf: str) -> None:
+    """So that messages and reports name what the user can type."""
+    node = OmegaConf.load(cli.CONF / f"{leaf}.yaml")
+    assert node.get("name", Path(leaf).name) == Path(leaf).name  # type: ignore[union-attr]
+
+
+def test_top_level_keys() -> None:
+    node = OmegaConf.load(cli.CONF / "config.yaml")
+    groups = {key for entry in node.defaults if not isinstance(entry, str) for key in entry}
+    assert set(SCHEMAS) == groups - {"hydra"}
+    keys = {str(key) for key in node} - {"defaults"} | set(SCHEMAS)
+    assert keys == {field.name for field in fields(Config)}
+
+
+def test_types_follow_the_choices() -> None:
+    default = typed()
+    assert type(default.model) is ScratchModel
+    assert type(default.dataset) is SyntheticDataset
+    assert type(default.dataset.shares) is Shares
+    assert type(default.ground_truth) is TrainedGroundTruth
+    assert type(default.rlhf) is PPOConfig
+    assert type(default.solver) is MarginSolver
+    controls = {name: type(solver) for name, solver in default.evaluation.controls.items()}
+    assert controls == {
+        "log_ratio": SolverConfig,
+        "length": SolverConfig,
+        "untrained": SolverConfig,
+        "oracle": MarginSolver,
+    }
+    other = typed(
+        "model=checkpoint",
+        "model.path=a",
+        "dataset=file",
+        "dataset.path=b",
+        "dataset.toxic_values=[yes,2]",
+        "ground_truth=closed_form",
+        "rlhf=tilted",
+        "solver=length",
+    )
+    assert type(other.model) is CheckpointModel
+    assert type(other.dataset) is FileDataset
+    assert other.dataset.toxic_values == ["yes", 2]
+    assert type(other.ground_truth) is ClosedFormGroundTruth
+    assert type(other.rlhf) is TiltedConfig
+    assert type(other.solver) is SolverConfig
+
+
+def test_seeds_follow_the_root() -> None:
+    seeds = typed("seed=3").seeds
+    assert (seeds.data, seeds.policy, seeds.recovery) == (3, 3, 3)
+    seeds = typed("seed=3", "seeds=recovery_only", "seeds.policy=7").seeds
+    assert (seeds.data, seeds.policy, seeds.recovery) == (0, 7, 3)
+
+
+POSITIVE = [
+    ("dataset", ("prompt_words", "max_new_tokens")),
+    ("demonstrations", ("prompts", "validation_prompts", "test_prompts", "k")),
+    ("evaluation", ("draws", "prompts", "k", "optimality_prompts", "optimality_samples")),
+    ("trainer", ("score_batch_size", "sample_batch_size")),
+    ("rlhf", ("kl_coef", "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate")),
+    ("solver", ("epochs", "batch_size", "learning_rate", "max_grad_norm")),
+    ("evaluation.controls.oracle", ("epochs", "learning_rate")),
+]
+
+
+@pytest.fixture(scope="module")
+def default(_schemas: None) -> Config:
+    return typed()
+
+
+@pytest.mark.parametrize(("group", "names"), POSITIVE)
+def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Config) -> None:
+    for name in names:
+        config = copy.deepcopy(default)
+        node: Any = config
+        for part in group.split("."):
+            node = node[part] if isinstance(node, dict) else getattr(node, part)
+        setattr(node, name, 0)
+        with pytest.raises(InputError) as refused:
+            validate(config)
+        assert str(refused.value) == f"{group}.{name}=0: expected a positive number"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("evaluation.level=1", "evaluation.level=1.0: expected a share between 0 and 1"),
+        ("evaluation.level=0", "evaluation.level=0.0: expected a share between 0 and 1"),
+        ("model.epochs=-1", "model.epochs=-1: expected 0 or more"),
+        ("model.epochs=0", "model.epochs=0: a model from scratch must be trained"),
+        (
+            "model.hidden_size=30 model.heads=4",
+            "model.hidden_size=30: expected a multiple of model.heads=4",
+        ),
+        ("model.vocab_size=257", "model.vocab_size=257: expected at least 258"),
+        (
+            "dataset.max_new_tokens=128",
+            "dataset.max_new_tokens=128: expected less than model.context=128",
+        ),
+        ("dataset.shares.test=0.2", "expected positive shares that sum to 1"),
+        (
+            "dataset.shares.train=0.75 dataset.shares.validation=0",
+            "expected positive shares that sum to 1",
+        ),
+        ("dataset.size=null", "dataset.size=null: expected how many comments to generate"),
+        (
+            "dataset.politeness=1.1",
+            "dataset.politeness=1.1: expected a share between 0 and 1",
+        ),
+        ("dataset.length=-0.1", "dataset.length=-0.1: expected a share between 0 and 1"),
+        (
+            "ground_truth=closed_form dataset=file dataset.path=a.csv",
+            "ground_truth=closed_form knows the embedded grammar alone; got dataset=file",
+        ),
+        (
+            "rlhf.minibatch_size=100",
+            "rlhf.batch_size=256: expected a multiple of rlhf.minibatch_size=100",
+        ),
+        (
+            "rlhf=tilted rlhf.candidates=63",
+            "rlhf.candidates=63: expected at least 64 (fewer cap the KL too low)",
+        ),
+        (
+            "rlhf=tilted demonstrations=paper",
+            "demonstrations.greedy=true has no meaning for rlhf=tilted",
+        ),
+        (
+            "evaluation.optimality_samples=255",
+            "evaluation.optimality_samples=255: expected at least 256",
+        ),
+        ("rlhf=tilted solver=log_ratio", "solver=log_ratio needs an expert's log-probabilities"),
+        ("solver.objective=mse", "solver.objective=mse: expected one of asymmetric, hinge,"),
+        (
+            "evaluation.controls.oracle.objective=mse",
+            "evaluation.controls.oracle.objective=mse: expected one of asymmetric, hinge,",
+        ),
+        ("until=pretraining", "until=pretraining: expected one of curate, pretrain, ground_truth,"),
+        ("evaluation.threshold=0.5", "evaluation.threshold=0.5: expected calibrated or zero"),
+        ("evaluation.labels=both", "evaluation.labels=both: expected human or ground_truth"),
+        (
+            "objective=recovery/auc",
+            "objective=recovery/auc: expected a metric of the validation split (validation/...); "
+            "nothing is selected on test data",
+        ),
+        (
+            "trainer.matmul_precision=low",
+            "trainer.matmul_precision=low: expected highest, high or medium",
+        ),
+    ],
+)
+def test_rules(overrides: str, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        validate(typed(*overrides.split()))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model=checkpoint model.path=a model.epochs=0",
+        "model.vocab_size=258",
+        "dataset.max_new_tokens=127",
+        "dataset.politeness=0 dataset.length=1",
+        "rlhf=tilted rlhf.candidates=64",
+        "rlhf=tilted demonstrations.greedy=false evaluation.optimality_samples=256",
+        "solver=log_ratio",
+        "until=realign",
+    ],
+)
+def test_what_the_rules_just_allow(overrides: str) -> None:
+    validate(typed(*overrides.split()))

@@ -1,0 +1,165 @@
+"""docs/metrics.md defines every name that a run can write, once, and none that no run writes."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irl_exp.tracking import NOT_APPLICABLE
+from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
+
+ROOT = Path(__file__).parent.parent
+ENDS = ("_low", "_high")
+PLACEHOLDERS = {
+    "P": "(?:reference|aligned|realigned)",
+    "C": "[a-z_]+",
+    "S": "(?:train|validation|calibration|test)",
+    "STEP": "(?!total)[a-z_]+",
+}
+# What a tilted policy alone has.
+TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
+SMALL = (
+    *("+debug=smoke", "trainer.threads=1", "dataset.size=600", "dataset.max_new_tokens=8"),
+    *("model.hidden_size=16", "model.intermediate_size=32", "model.layers=1", "model.epochs=1"),
+    *("demonstrations.prompts=16", "demonstrations.test_prompts=16", "evaluation.draws=10"),
+)
+
+
+def documented() -> list[dict[str, str]]:
+    """The rows of all tables: column -> cell, and `title`, the section they stand in."""
+    rows: list[dict[str, str]] = []
+    header: list[str] = []
+    title = ""
+    for line in (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if line.startswith("## "):
+            title = line
+        elif not cells:
+            header = []
+        elif not header:
+            header = cells
+        elif not set(cells[0]) <= {"-"}:
+            rows.append(dict(zip(header, cells, strict=True)) | {"title": title})
+    return rows
+
+
+def summary_rows() -> dict[str, str]:
+    """Pattern of a name in the summary -> its definition."""
+    rows = [row for row in documented() if row["title"] != "## Curves"]
+    return {pattern(row["name"]): row["definition"] for row in rows}
+
+
+def curve_rows() -> list[tuple[str, str]]:
+    """(pattern of a step, name) of every curve; PPO's table has no column of steps."""
+    return [
+        (pattern(step), row["name"].strip("`"))
+        for row in documented()
+        if row["title"] == "## Curves"
+        for step in row.get("step", "`align`, `realign`").split(", ")
+    ]
+
+
+def pattern(name: str) -> str:
+    """`policy/P/kl` -> a regular expression of the names that this stands for."""
+    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S)(?![A-Za-z])", name.strip("`"))
+    return "".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts)
+
+
+def undefined(summary: dict[str, Any]) -> list[str]:
+    """The names that the page does not define exactly once, with or without an interval."""
+    rows = summary_rows()
+    wrong = []
+    for name in summary:
+        base = next((name.removesuffix(end) for end in ENDS if name.endswith(end)), name)
+        definitions = [text for p, text in rows.items() if re.fullmatch(p, base)]
+        promised = any("interval" in text for text in definitions)
+        kept = promised == (f"{base}_low" in summary) or summary[base] == NOT_APPLICABLE
+        if len(definitions) != 1 or not kept:
+            wrong.append(name)
+    return wrong
+
+
+def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    logged = {(r["step"], name) for r in records for name in r.keys() - {"step", "global_step"}}
+    rows = curve_rows()
+    return {
+        (step, name)
+        for step, name in logged
+        if sum(name == known and bool(re.fullmatch(p, step)) for p, known in rows) != 1
+    }
+
+
+def logged_in_modules() -> set[str]:
+    """What the training modules log: arguments of self.log, and keys of dictionaries in ppo.py."""
+    names: set[str] = set()
+    for path in sorted((ROOT / "irl_exp" / "modules").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            keys: list[ast.expr | None] = []
+            if isinstance(node, ast.Dict) and path.name == "ppo.py":
+                keys = node.keys
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log":
+                keys = [node.args[0]]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log_dict":
+                assert isinstance(node.args[0], ast.Dict)
+                keys = node.args[0].keys
+            names |= {key.value for key in keys if isinstance(key, ast.Constant)}  # type: ignore[misc]
+    return names
+
+
+@pytest.fixture(scope="module")
+def summary() -> dict[str, Any]:
+    return make_summary(make_panel(np.random.default_rng(0)))
+
+
+def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
+    tilted = dict.fromkeys(TILTED, 4.2)
+    assert undefined({**summary, **tilted}) == []
+
+
+def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
+    names = [*summary, *TILTED]
+    assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
+
+
+def test_a_name_that_is_not_defined_is_found() -> None:
+    numbers = {"policy/aligned/kl": 1.0, "policy/expert/kl": 1.0, "recovery/kendall_low": 0.5}
+    numbers |= {
+        "policy/aligned/kl_low": 0.9,
+        "policy/aligned/kl_high": 1.1,
+        "recovery/kendall": 0.6,
+    }
+    assert undefined(numbers) == ["policy/expert/kl", "recovery/kendall_low", "recovery/kendall"]
+
+
+def test_curves_are_those_that_modules_log() -> None:
+    assert {name for _, name in curve_rows()} == logged_in_modules()
+
+
+def test_every_curve_is_defined_once_for_its_step() -> None:
+    assert undefined_curves(make_curves(np.random.default_rng(0))) == set()
+    assert undefined_curves([{"step": "align", "global_step": 0, "los": 1.0}]) == {("align", "los")}
+
+
+def test_steps_of_the_curves_exist() -> None:
+    patterns = {step for step, _ in curve_rows()}
+    assert [p for p in patterns if not any(re.fullmatch(p, step) for step in STEPS)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rlhf", ["ppo_smoke", "tilted"])
+def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str) -> None:
+    places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}")
+    command = [sys.executable, "-m", "irl_exp", *SMALL, f"rlhf={rlhf}", *places]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert undefined(summary) == []
+    assert undefined_curves([json.loads(line) for line in lines]) == set()
+    assert any(name.endswith("kl_cap") for name in summary) == (rlhf == "tilted")

@@ -1,0 +1,431 @@
+"""Whole studies, small, through the entry point: what a run leaves behind, and every way in.
+
+The runs share one store, so that a variation pays only for the steps that it changes.
+"""
+
+import csv
+import json
+import math
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import pearsonr
+from sklearn.metrics import f1_score, roc_auc_score
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from irl_exp import cli
+from irl_exp.data import synthetic
+from irl_exp.data.comments import Comments
+from irl_exp.steps.bench import derive
+from tests.materials import save_classifier, save_language_model
+
+FILES = (
+    "config.yaml",
+    "overrides.yaml",
+    "manifest.json",
+    "status.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "panel.parquet",
+    "summary.json",
+    "report.md",
+)
+POLICIES = ("reference", "aligned", "realigned")
+CONTROLS = ("log_ratio", "length", "untrained", "oracle")
+NOT_APPLICABLE = "not applicable"
+# Steps of a whole run, by the names under which the run reports them.
+STEPS = (
+    *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
+    *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
+    *("twin", "evaluate", "realign", "observe_realigned"),
+)
+# The numbers that every run must have.
+NUMBERS = (
+    *("ground_truth/auc", "ground_truth/accuracy"),
+    *(
+        f"policy/{policy}/{name}"
+        for policy in POLICIES
+        for name in (
+            *("toxicity_rate", "toxicity_rate_second", "mean_reward", "kl"),
+            *("perplexity", "length", "distinct_2"),
+        )
+    ),
+    *("policy/aligned/optimality", "policy/aligned/optimality_samples"),
+    "policy/aligned/optimality_effective_sample_size",
+    *("recovery/auc", "recovery/accuracy", "recovery/f1", "recovery/accuracy_at_zero"),
+    *("recovery/pair_accuracy", "recovery/starc", "recovery/starc_floor"),
+    *("recovery/pearson", "recovery/spearman", "recovery/kendall"),
+    "validation/recovery_auc",
+    *(f"control/{control}/{name}" for control in CONTROLS for name in ("auc", "starc")),
+    *(f"time/{step}_seconds" for step in (*STEPS, "total")),
+    *("store/hits", "store/misses"),
+)
+
+
+class Lab:
+    """Runs irl-exp in this process, with its files in a folder of its own."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.store = folder / "store"
+        self.patch = patch
+        self.runs = 0
+
+    def run(self, *overrides: str, store: Path | None = None) -> Path:
+        """The directory of a small run."""
+        self.runs += 1
+        folder = self.folder / f"run-{self.runs}"
+        self.main(*overrides, f"hydra.run.dir={folder}", store=store)
+        return folder
+
+    def main(self, *arguments: str, store: Path | None = None) -> None:
+        small = ("+debug=smoke", "trainer.threads=1", f"paths.store={store or self.store}")
+        self.patch.setattr(sys, "argv", ["irl-exp", *arguments, *small])
+        cli.main()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """What a run sets for its whole process is set back, so that no other test sees it."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with pytest.MonkeyPatch.context() as patch:
+        yield Lab(tmp_path_factory.mktemp("lab"), patch)
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="session")
+def smoke(lab: Lab) -> Path:
+    return lab.run()
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return read(run / "summary.json")
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def results(run: Path) -> dict[str, Any]:
+    """The summary without what may differ between two runs of one study."""
+    return {n: v for n, v in summary(run).items() if not n.startswith(("time/", "store/"))}
+
+
+def comments_of(panel: pd.DataFrame) -> pd.DataFrame:
+    return panel[panel["kind"] == "comment"]
+
+
+# --- what a run leaves behind ---------------------------------------------------------------------
+
+
+def test_run_directory_is_complete(smoke: Path, lab: Lab) -> None:
+    assert [name for name in FILES if not (smoke / name).stat().st_size] == []
+    assert any((smoke / "figures").glob("*.png"))
+    assert "+debug=smoke" in (smoke / "overrides.yaml").read_text()
+    status, manifest = read(smoke / "status.json"), read(smoke / "manifest.json")
+    assert status["status"] == "done"
+    assert status["run_id"] == manifest["run_id"]
+    assert manifest["seeds"] == {"data": 0, "policy": 0, "recovery": 0}
+    assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
+    assert tuple(manifest["steps"]) == STEPS
+    kept = {folder.name for folder in lab.store.glob("*/*") if (folder / "manifest.json").exists()}
+    assert set(manifest["steps"].values()) <= kept
+
+
+def test_every_number_is_there(smoke: Path) -> None:
+    numbers = summary(smoke)
+    assert [name for name in NUMBERS if name not in numbers] == []
+    assert [name for name, value in numbers.items() if not math.isfinite(value)] == []
+    for name in (name.removesuffix("_low") for name in numbers if name.endswith("_low")):
+        assert numbers[f"{name}_low"] <= numbers[f"{name}_high"], name
+    shares = [name for name in NUMBERS if name.endswith(("auc", "accuracy", "f1", "rate"))]
+    assert all(0 <= numbers[name] <= 1 for name in shares)
+    assert numbers["policy/reference/kl"] == 0
+    assert numbers["store/hits"] == 0
+    assert numbers["store/misses"] == len(STEPS)
+
+
+def test_curves_and_samples(smoke: Path) -> None:
+    curves = lines(smoke / "metrics.jsonl")
+    assert all(isinstance(record["global_step"], int) and len(record) > 2 for record in curves)
+    trained = {"pretrain", "ground_truth", "align", "recover", "control_oracle", "realign"}
+    assert trained <= {record["step"] for record in curves} <= set(STEPS)
+    samples = lines(smoke / "samples.jsonl")
+    # The smoke study looks at 32 prompts, and shows one completion of each policy to each.
+    assert Counter(sample["policy"] for sample in samples) == dict.fromkeys(POLICIES, 32)
+    assert all(sample["prompt"] and math.isfinite(sample["truth"]) for sample in samples)
+
+
+def test_the_numbers_follow_from_the_panel(smoke: Path) -> None:
+    """Recomputed from the panel's scores and labels: the sign, the split and the formula agree."""
+    panel = pd.read_parquet(smoke / "panel.parquet")
+    comments, numbers = comments_of(panel), summary(smoke)
+    toxic = comments["toxic"].astype(int)
+    assert len(comments) == numbers["comments/test"]
+    for name, column in {
+        "ground_truth/auc": "truth",
+        "recovery/auc": "recovered",
+        **{f"control/{control}/auc": f"control/{control}" for control in CONTROLS},
+    }.items():
+        assert numbers[name] == pytest.approx(roc_auc_score(toxic, -comments[column]), abs=1e-9)
+    expected = pearsonr(comments["truth"], comments["recovered"]).statistic
+    assert numbers["recovery/pearson"] == pytest.approx(expected, abs=1e-5)
+    zero = ((comments["recovered"] <= 0) == toxic).mean()
+    assert numbers["recovery/accuracy_at_zero"] == pytest.approx(zero, abs=0.004)
+
+
+def test_a_second_run_finds_everything(smoke: Path, lab: Lab) -> None:
+    again = lab.run()
+    assert summary(again)["store/misses"] == 0
+    assert summary(again)["store/hits"] == len(STEPS)
+    assert results(again) == results(smoke)
+    assert lines(again / "samples.jsonl") == lines(smoke / "samples.jsonl")
+    assert lines(again / "metrics.jsonl") == lines(smoke / "metrics.jsonl")
+
+
+def test_a_finished_run_is_not_run_again(smoke: Path, lab: Lab) -> None:
+    before = (smoke / "status.json").read_bytes()
+    lab.main(f"hydra.run.dir={smoke}")
+    assert (smoke / "status.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("last", ["curate", "demonstrate"])
+def test_until_stops_after_a_step(smoke: Path, lab: Lab, last: str) -> None:
+    run = lab.run(f"until={last}")
+    assert read(run / "status.json")["status"] == "done"
+    done = tuple(read(run / "manifest.json")["steps"])
+    assert done == STEPS[: STEPS.index(last) + 1]
+    expected = {name: v for name, v in results(smoke).items() if name in results(run)}
+    assert results(run) == expected
+    assert not any(name.startswith("recovery/") for name in results(run))
+    assert (run / "report.md").stat().st_size
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_digits(smoke: Path, lab: Lab, tmp_path: Path) -> None:
+    fresh = lab.run(store=tmp_path / "store")
+    assert summary(fresh)["store/hits"] == 0
+    assert results(fresh) == results(smoke)
+
+
+@pytest.mark.slow
+def test_another_seed_gives_another_study(smoke: Path, lab: Lab) -> None:
+    other = lab.run("seed=1", "until=pretrain")
+    assert summary(other)["store/hits"] == 0
+    assert results(other)["model/validation_loss"] != results(smoke)["model/validation_loss"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Path) -> None:
+    sweep, store = tmp_path / "sweep", tmp_path / "store"
+    arguments = ("-m", "solver=hinge,asymmetric", "seeds=recovery_only", "seed=range(0,2)")
+    lab.main(*arguments, f"hydra.sweep.dir={sweep}", store=store)
+    runs = sorted(path.parent for path in sweep.glob("*/status.json"))
+    assert [read(run / "status.json")["status"] for run in runs] == ["done"] * 4
+    computed = Counter(path.parent.parent.name for path in store.glob("*/[!.]*/manifest.json"))
+    assert computed == {
+        **{"curate": 1, "pretrain": 1, "demonstrate": 1},
+        **{"ground_truth": 2, "ground_truth_quality": 1},  # R* and its twin; R* alone is measured
+        "align": 1 + 4,  # the expert, and a realigned policy of each run
+        "observe": 2 + 4,
+        "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
+        "evaluate": 4,
+    }
+    assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())
+    upstream = STEPS[: STEPS.index("demonstrate") + 1]
+    shared = {tuple(read(run / "manifest.json")["steps"][s] for s in upstream) for run in runs}
+    assert len(shared) == 1
+    assert len({results(run)["recovery/starc"] for run in runs}) == 4
+
+
+# --- every way in ---------------------------------------------------------------------------------
+
+
+def test_your_own_file_of_comments(smoke: Path, lab: Lab, tmp_path: Path) -> None:
+    """The embedded comments, taken out to a file and read in again, are the same comments; and a
+    file counts by its content, wherever it lies."""
+    made = synthetic.generate(2000, derive(0, "comments"), politeness=0.3, length=0.3)
+    path = tmp_path / "comments.csv"
+    write_csv(path, [(text, "rude" if toxic else "fine") for text, toxic in made])
+    columns = ("dataset.text_column=comment", "dataset.label_column=verdict")
+    choice = ("dataset=file", *columns, "dataset.toxic_values=[rude]", "until=curate")
+    run = lab.run(*choice, f"dataset.path={path}")
+    ours, embedded = (artifact(lab, folder, "curate") for folder in (run, smoke))
+    pd.testing.assert_frame_equal(Comments.load(ours).table, Comments.load(embedded).table)
+    moved = path.rename(tmp_path / "moved.csv")
+    again = lab.run(*choice, f"dataset.path={moved}")
+    assert summary(again)["store/hits"] == 1
+
+
+@pytest.mark.slow
+def test_a_whole_study_of_your_own_file(lab: Lab, tmp_path: Path) -> None:
+    made = synthetic.generate(1500, 7)
+    path = tmp_path / "comments.csv"
+    write_csv(path, [(text, str(toxic)) for text, toxic in made])
+    columns = ("dataset.text_column=comment", "dataset.label_column=verdict")
+    run = lab.run("dataset=file", f"dataset.path={path}", *columns)
+    assert [name for name in NUMBERS if name not in summary(run)] == []
+
+
+@pytest.mark.slow
+def test_the_tilted_expert(smoke: Path, lab: Lab) -> None:
+    run = lab.run("rlhf=tilted", "rlhf.kl_coef=0.3")
+    numbers = summary(run)
+    assert [
+        name for name in NUMBERS if name not in {*numbers, "time/control_log_ratio_seconds"}
+    ] == []
+    without = {name for name, value in numbers.items() if value == NOT_APPLICABLE}
+    assert without == {
+        *(f"control/log_ratio/{name}" for name in ("auc", "starc", "pair_accuracy")),
+        *("policy/aligned/perplexity", "policy/realigned/perplexity"),
+    }
+    # The log-ratio of the PPO expert is in the store, and must not stand in for it.
+    assert "control/log_ratio" not in pd.read_parquet(run / "panel.parquet")
+    # Resampling by exp(R/beta) raises R: this expert is aligned by construction.
+    assert numbers["policy/aligned/mean_reward_low"] > numbers["policy/reference/mean_reward_high"]
+    assert 0 < numbers["policy/aligned/kl"] < numbers["policy/aligned/kl_cap"]
+    assert numbers["policy/aligned/kl_cap"] == pytest.approx(math.log(64))
+    assert numbers["policy/aligned/optimality"] == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.slow
+def test_the_grammars_own_reward(smoke: Path, lab: Lab) -> None:
+    run = lab.run("ground_truth=closed_form")
+    panel, numbers = pd.read_parquet(run / "panel.parquet"), summary(run)
+    texts = panel["prompt"] + panel["completion"]
+    np.testing.assert_allclose(
+        panel["truth"], [synthetic.reward(text) for text in texts], rtol=1e-6
+    )
+    assert numbers["ground_truth/auc"] == 1  # labels follow from it
+    assert numbers["recovery/starc_floor"] == NOT_APPLICABLE  # nothing was trained: no second R*
+    assert [name for name in NUMBERS if name not in {*numbers, "time/twin_seconds"}] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "epochs"), [("gpt2", 1), ("llama", 0)])
+def test_a_checkpoint_of_your_own(
+    smoke: Path, lab: Lab, tmp_path: Path, family: str, epochs: int
+) -> None:
+    given, moved = tmp_path / "given", tmp_path / "moved"
+    save_language_model(given, family, training_texts(lab, smoke))
+    choice = ("model=checkpoint", f"model.epochs={epochs}", "dataset.max_new_tokens=12")
+    run = lab.run(*choice, f"model.path={given}")
+    numbers = summary(run)
+    assert [name for name in NUMBERS if name not in numbers] == []
+    assert ("model/validation_loss" in numbers) == (epochs > 0)
+    # What was kept is again a plain folder: the same tokenizer, and the weights as far as epochs=0.
+    kept = artifact(lab, run, "pretrain")
+    text = "Please don't revert this, it's sourced."
+    ids = [AutoTokenizer.from_pretrained(folder)(text)["input_ids"] for folder in (kept, given)]
+    assert ids[0] == ids[1]
+    before, after = (network_logits(folder, ids[0]) for folder in (given, kept))
+    vocabulary = before.shape[-1]  # a pad token may have been added behind it
+    assert torch.equal(before, after[..., :vocabulary]) == (epochs == 0)
+    # A checkpoint counts by its content, wherever it lies.
+    shutil.move(given, moved)
+    again = lab.run(*choice, f"model.path={moved}", "until=pretrain")
+    assert summary(again)["store/misses"] == 0
+
+
+@pytest.mark.slow
+def test_a_classifier_of_your_own(smoke: Path, lab: Lab, tmp_path: Path) -> None:
+    """R* is the classifier's log-odds of "not toxic", as plain transformers computes them."""
+    save_classifier(tmp_path / "classifier", training_texts(lab, smoke))
+    run = lab.run("ground_truth=classifier", f"ground_truth.path={tmp_path / 'classifier'}")
+    panel = pd.read_parquet(run / "panel.parquet")
+    expected = log_odds(tmp_path / "classifier", (panel["prompt"] + panel["completion"]).tolist())
+    np.testing.assert_allclose(panel["truth"], expected, rtol=1e-3, atol=1e-4)
+    assert [name for name in NUMBERS if name not in {*summary(run), "time/twin_seconds"}] == []
+
+
+@pytest.mark.slow
+def test_the_papers_demonstrations(smoke: Path, lab: Lab) -> None:
+    """One greedy completion of each policy: what transformers' own search finds."""
+    run = lab.run("demonstrations=paper", "demonstrations.k=1")
+    assert [name for name in NUMBERS if name not in summary(run)] == []
+    table = pd.read_parquet(artifact(lab, run, "demonstrate") / "demonstrations.parquet")
+    assert table["split"].value_counts().to_dict() == {"train": 64, "test": 32, "validation": 16}
+    for label, name in {"align": "aligned", "pretrain": "reference"}.items():
+        prompts, written = table["prompt"][:8].tolist(), table[name][:8].tolist()
+        assert written == [[text] for text in greedy(artifact(lab, run, label), prompts, tokens=32)]
+
+
+@pytest.mark.slow
+def test_the_papers_evaluation(smoke: Path, lab: Lab) -> None:
+    """Zero as the threshold, and R*'s own verdict at zero as the label."""
+    run = lab.run("evaluation=paper")
+    comments, numbers = comments_of(pd.read_parquet(run / "panel.parquet")), summary(run)
+    toxic, called = comments["truth"] <= 0, comments["recovered"] <= 0
+    assert numbers["recovery/accuracy"] == pytest.approx((toxic == called).mean(), abs=0.004)
+    assert numbers["recovery/f1"] == pytest.approx(f1_score(toxic, called), abs=0.01)
+    assert numbers["recovery/auc"] == pytest.approx(roc_auc_score(toxic, -comments["recovered"]))
+
+
+# --- materials ------------------------------------------------------------------------------------
+
+
+def artifact(lab: Lab, run: Path, label: str) -> Path:
+    """The folder in the store that a run used under a label."""
+    (folder,) = lab.store.glob(f"*/{read(run / 'manifest.json')['steps'][label]}")
+    return folder
+
+
+def training_texts(lab: Lab, run: Path) -> list[str]:
+    return Comments.load(artifact(lab, run, "curate")).split("train").texts
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("comment", "verdict"))
+        writer.writerows(rows)
+
+
+@torch.no_grad()
+def log_odds(folder: Path, texts: list[str]) -> list[float]:
+    """log p(neutral)/p(toxic), one text at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    odds = []
+    for text in texts:
+        probability = network(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1)
+        odds.append(float((probability[0] / probability[1]).log()))
+    return odds
+
+
+@torch.no_grad()
+def network_logits(folder: Path, ids: list[int]) -> torch.Tensor:
+    network = AutoModelForCausalLM.from_pretrained(folder).eval()
+    return network(torch.tensor([ids])).logits
+
+
+def greedy(folder: Path, prompts: list[str], tokens: int) -> list[str]:
+    """The likeliest continuation of each prompt, one prompt at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForCausalLM.from_pretrained(folder).eval()
+    texts: list[str] = []
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        mask = torch.ones_like(ids)
+        whole = network.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+        texts += tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
+    return texts
