@@ -296,6 +296,8 @@ STEPS = (
     "realign",
     "observe",
 )
+# What a sweeper may optimize.
+SELECTABLE = ("validation/recovery_auc",)
 OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 
 
@@ -372,6 +374,8 @@ def _dataset(config: Config) -> None:
         f"dataset.shares={shares}: expected positive shares that sum to 1",
     )
     dataset = config.dataset
+    if dataset.size is not None:
+        _positive("dataset", dataset, "size")
     if isinstance(dataset, SyntheticDataset):
         _require(
             dataset.size is not None, "dataset.size=null: expected how many comments to generate"
@@ -443,9 +447,9 @@ def _choices(config: Config) -> None:
         f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
     )
     _require(
-        config.objective.startswith("validation/"),
+        config.objective in SELECTABLE,
         f"objective={config.objective}: expected a metric of the validation split "
-        "(validation/...); nothing is selected on test data",
+        f"({', '.join(SELECTABLE)}); nothing is selected on test data",
     )
     _require(
         config.trainer.matmul_precision in ("highest", "high", "medium"),

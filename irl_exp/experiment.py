@@ -32,7 +32,7 @@ def study(bench: Bench) -> None:
     aligned = align(bench, comments, reference, truth)
     # Before inverting: is the expert aligned at all?
     before = observe(bench, "reference", reference, comments, reference, truth)
-    observe(bench, "aligned", aligned, comments, reference, truth, baseline=before)
+    after = observe(bench, "aligned", aligned, comments, reference, truth, baseline=before)
     bench.finish("align")
     pairs = demonstrate(bench, comments, aligned, reference)
     bench.finish("demonstrate")
@@ -48,8 +48,10 @@ def study(bench: Bench) -> None:
     twin = None
     if isinstance(config.ground_truth, TrainedGroundTruth):
         twin = fit_ground_truth(bench, comments, reference, twin=True)
-    evaluate(bench, comments, pairs, truth, recovered, controls, twin)
+    observed = {"reference": before, "aligned": after}
+    evaluate(bench, comments, pairs, truth, recovered, controls, twin, observed)
     bench.finish("evaluate")
     realigned = align(bench, comments, reference, recovered, label="realign")
     bench.finish("realign")
-    observe(bench, "realigned", realigned, comments, reference, truth, baseline=before)
+    judged = {"baseline": before, "recovered": recovered}
+    observe(bench, "realigned", realigned, comments, reference, truth, **judged)

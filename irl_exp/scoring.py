@@ -130,7 +130,7 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     import torch
     from transformers.utils import logging
 
-    from irl_exp.models import language_model, reward_model
+    from irl_exp.models import reward_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -141,7 +141,6 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     if (folder / reward_model.REWARD_FILE).is_file():
         return reward_model.load_reward(folder, batch_size, device)
     reward = reward_model.load_network_reward(folder, batch_size)
-    language_model.ensure_pad_token(reward.tokenizer, reward.network)
     reward.network.to(device)  # type: ignore[arg-type]
     return reward
 

@@ -66,7 +66,7 @@ class Tracker:
     ) -> None:
         if error is None:
             self._write_status("done")
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | SystemExit):  # Ctrl-C, or SIGTERM
             self._write_status("interrupted")
         else:
             self._write_status("failed", error=f"{type(error).__name__}: {error}")

@@ -229,8 +229,8 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ("evaluation.labels=both", "evaluation.labels=both: expected human or ground_truth"),
         (
             "objective=recovery/auc",
-            "objective=recovery/auc: expected a metric of the validation split (validation/...); "
-            "nothing is selected on test data",
+            "objective=recovery/auc: expected a metric of the validation split "
+            "(validation/recovery_auc); nothing is selected on test data",
         ),
         (
             "trainer.matmul_precision=low",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -94,7 +95,7 @@ def load(source: str | Path, revision: str | None = None) -> LanguageModel:
         network = AutoModelForCausalLM.from_pretrained(
             str(source), revision=revision or "main", dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{source}: expected a causal language model with its tokenizer: {reason}"

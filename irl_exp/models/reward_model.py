@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -99,9 +100,10 @@ def encode(
     # RoBERTa counts its positions from pad_token_id + 1, so two of them hold no token.
     if getattr(network.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
         limit -= tokenizer.pad_token_id + 1
+    limit = min(int(limit), 2**31 - 1)  # a tokenizer that knows no limit says 1e30
     tokenizer.truncation_side = "left"
     # A text that spells the name of a special token is still only text.
-    rows = tokenizer(texts, truncation=True, max_length=int(limit), split_special_tokens=True)
+    rows = tokenizer(texts, truncation=True, max_length=limit, split_special_tokens=True)
     return [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]
 
 
@@ -249,7 +251,7 @@ def from_classifier(
         network = AutoModelForSequenceClassification.from_pretrained(
             source, revision=revision or "main", dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{source}: expected a text classifier with its tokenizer: {reason}"
@@ -323,14 +325,17 @@ class Facts:
         path = folder / REWARD_FILE
         if not path.is_file():
             raise InputError(f"{folder}: expected a saved reward (a folder with {REWARD_FILE})")
-        text = json.loads(path.read_text())
-        return cls(
-            kind=text["kind"],
-            normalizer=Normalizer(**text["normalizer"]),
-            origin=text["origin"],
-            threshold=text["threshold"],
-            extra=text["extra"],
-        )
+        try:
+            text = json.loads(path.read_text())
+            return cls(
+                kind=text["kind"],
+                normalizer=Normalizer(**text["normalizer"]),
+                origin=text["origin"],
+                threshold=text["threshold"],
+                extra=text["extra"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not as it was saved ({error!r})") from error
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
@@ -368,11 +373,12 @@ def load_network_reward(folder: Path, batch_size: int = 256) -> NetworkReward:
         network = AutoModelForSequenceClassification.from_pretrained(
             str(folder), dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{folder}: expected a saved reward: {reason}") from error
     if network.config.num_labels != 1:
         raise InputError(f"{folder}: expected one output, found {network.config.num_labels}")
+    language_model.ensure_pad_token(tokenizer, network)
     language_model.use_eager_attention(network)
     return NetworkReward(network.eval(), tokenizer, batch_size)
 

@@ -56,6 +56,8 @@ def fit(
     with warnings.catch_warnings():
         # Few loader workers are right for token rows that already stand in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A short training logs its only steps anyway.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         # PPO's policy has no dropout to switch on.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", message=".*`?isinstance\\(treespec, LeafSpec\\)`?.*")

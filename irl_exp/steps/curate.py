@@ -34,6 +34,7 @@ def curate(bench: Bench) -> Artifact:
 
     artifact = bench.do("curate", VERSION, compute, config=_identity(dataset), inputs={}, seed=seed)
     bench.report(artifact)
+    bench.tracker.note(data=artifact.fingerprint)
     return artifact
 
 

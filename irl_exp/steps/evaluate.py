@@ -14,12 +14,13 @@ from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
 from irl_exp.models.reward_model import Facts, Reward, load_reward
-from irl_exp.steps.bench import Bench, write_summary
+from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
+from irl_exp.steps.observe import SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 1
+VERSION = 2
 PANEL_FILE = "panel.parquet"
 
 Texts = tuple[list[str], list[str]]
@@ -33,8 +34,13 @@ def evaluate(
     recovered: Artifact,
     controls: Mapping[str, Artifact | None],
     twin: Artifact | None,
+    observed: Mapping[str, Artifact],
 ) -> Artifact:
-    """Artifact: `panel.parquet`, the numbers of R̂ and of each control (None: not applicable)."""
+    """Artifact: the numbers of R̂ and of each control (None: not applicable), and two tables.
+
+    `panel.parquet` holds every reward on a fixed panel of texts, `samples.jsonl` what the observed
+    policies wrote, now with R̂ beside R*.
+    """
 
     def compute(folder: Path) -> None:
         study = _Evaluation(bench, Comments.load(comments.path), Demonstrations.load(pairs.path))
@@ -45,6 +51,8 @@ def evaluate(
         rewards = {"truth": truth, "recovered": recovered}
         rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
         study.panel(rewards).to_parquet(folder / PANEL_FILE, index=False)
+        records = [r for o in observed.values() for r in read_jsonl(o.path / SAMPLES_FILE)]
+        write_samples(folder, records, bench, recovered)
         write_summary(folder, numbers)
 
     evaluation = asdict(bench.config.evaluation)
@@ -61,11 +69,13 @@ def evaluate(
             "recovered": recovered,
             "twin": twin,
             **{f"control/{name}": control for name, control in controls.items()},
+            **{f"observed/{name}": observation for name, observation in observed.items()},
         },
         seed=0,
     )
     bench.report(artifact)
-    shutil.copyfile(artifact.path / PANEL_FILE, bench.tracker.folder / PANEL_FILE)
+    for name in (PANEL_FILE, SAMPLES_FILE):
+        shutil.copyfile(artifact.path / name, bench.tracker.folder / name)
     bench.tracker.note(panel_digest=panel_digest(pd.read_parquet(artifact.path / PANEL_FILE)))
     return artifact
 

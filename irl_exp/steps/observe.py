@@ -22,7 +22,7 @@ from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 1
+VERSION = 2
 SAMPLES_FILE = "samples.jsonl"
 REFERENCE_FILE = "reference_rewards.npy"
 
@@ -35,11 +35,13 @@ def observe(
     reference: Artifact,
     truth: Artifact,
     baseline: Artifact | None = None,
+    recovered: Artifact | None = None,
 ) -> Artifact:
     """Artifact: the numbers policy/NAME/..., and samples.
 
     `baseline` is the observation of the reference policy, whose rewards say what could be reached;
-    None when the reference itself is observed.
+    None when the reference itself is observed. `recovered` is R̂ where it is known already: it
+    scores the samples too (evaluate does it for those that come before).
     """
     config, seed = bench.config.evaluation, bench.config.seeds.policy
 
@@ -53,8 +55,7 @@ def observe(
         else:
             numbers |= sight.optimality(np.load(baseline.path / REFERENCE_FILE))
         write_summary(folder, numbers)
-        with (folder / SAMPLES_FILE).open("w") as lines:
-            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
     for unused in ("controls", "threshold", "labels", "name"):
@@ -75,14 +76,28 @@ def observe(
             "reference": reference,
             "truth": truth,
             "baseline": baseline,
+            "recovered": recovered,
         },
         seed=seed,
         label=f"observe_{name}",
     )
     numbers = bench.report(artifact, f"policy/{name}/")
-    bench.tracker.sample({"policy": name, **r} for r in read_jsonl(artifact.path / SAMPLES_FILE))
+    bench.tracker.sample(read_jsonl(artifact.path / SAMPLES_FILE))
     _warn(bench, name, numbers)
     return artifact
+
+
+def write_samples(
+    folder: Path, records: list[dict[str, Any]], bench: Bench, recovered: Artifact | None
+) -> None:
+    """`samples.jsonl`: what policies wrote, with raw R* ("truth") and, if known, raw R̂."""
+    if recovered is not None:
+        reward = load_reward(recovered.path, bench.config.trainer.score_batch_size, bench.device)
+        texts = ([record[key] for record in records] for key in ("prompt", "completion"))
+        scores = reward.score(*texts).tolist()
+        records = [r | {"recovered": s} for r, s in zip(records, scores, strict=True)]
+    with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
