@@ -156,6 +156,8 @@ def reset_process_state(config: Config) -> None:
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    # Filling new memory with NaN guards against reading it unset; here it only costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     # Library code draws from generators of its own; this is for what libraries draw unasked.
     seed_everything(config.seed, verbose=False)
 

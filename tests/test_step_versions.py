@@ -173,7 +173,7 @@ def studies(store: Path) -> dict[str, Config]:
             name="synthetic",
             size=240,
             prompt_words=4,
-            max_new_tokens=10,
+            max_new_tokens=24,
             shares=Shares(train=0.4, validation=0.2, calibration=0.2, test=0.2),
             politeness=0.3,
             length=0.3,

@@ -19,6 +19,9 @@ from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer, load_normalized
 
+# The share of rows still writing below which those that have ended leave the batch.
+COMPACT_BELOW = 0.75
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -150,31 +153,39 @@ def sample_tokens(
     end-of-sequence token is part of it. Draws by inverse CDF, which needs one uniform per token.
     """
     network, tokenizer = model.network, model.tokenizer
-    ids, mask = prompt
+    step, mask = prompt
+    places = language_model.positions(mask)
     cache = DynamicCache(config=network.config)
-    alive = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-    tokens, masks = [], []
-    step, step_positions = ids, language_model.positions(mask)
-    for _ in range(max_new_tokens):
+    shape = (len(step), max_new_tokens)
+    ids = torch.full(shape, tokenizer.pad_token_id, device=step.device)
+    written = torch.zeros(shape, dtype=torch.long, device=step.device)
+    rows = torch.arange(len(step), device=step.device)  # which completion each row writes
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    for t in range(max_new_tokens):
         logits = network(
             input_ids=step,
             attention_mask=mask,
-            position_ids=step_positions,
+            position_ids=places,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
         token = logits.argmax(-1) if greedy else _draw(logits, generator)
         token = torch.where(alive, token, tokenizer.pad_token_id)
-        tokens.append(token)
-        masks.append(alive.long())
+        ids[rows, t] = token
+        written[rows, t] = alive.long()
+        mask = torch.cat([mask, alive.long().unsqueeze(1)], dim=1)
+        places = places[:, -1:] + 1
         alive = alive & (token != tokenizer.eos_token_id)
         if not alive.any():
             break
-        mask = torch.cat([mask, masks[-1].unsqueeze(1)], dim=1)
+        # Rows that have ended cost as much as the others: leave them behind when they are many.
+        if alive.float().mean() < COMPACT_BELOW:
+            cache.batch_select_indices(alive.nonzero().squeeze(1))
+            token, mask, places, rows = token[alive], mask[alive], places[alive], rows[alive]
+            alive = alive[alive]
         step = token.unsqueeze(1)
-        step_positions = step_positions[:, -1:] + 1
-    return torch.stack(tokens, 1), torch.stack(masks, 1)
+    return ids[:, : t + 1], written[:, : t + 1]
 
 
 def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,6 +24,8 @@ from irl_exp.config import InputError, ScratchModel
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
+# Completions that pass the body at once, in the order of their lengths.
+STATE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -168,24 +170,36 @@ def completion_log_probs(
     prompt = (ids, mask) [n, P], left-padded; completion = (ids, mask) [n, T], right-padded.
     Returns [n, T]; 0 at padding.
     """
-    hidden = completion_states(network, prompt, completion)
-    ids, mask = completion
-    real = mask.bool()
-    head = network.get_output_embeddings()
+    ids, real = completion[0], completion[1].bool()
+    states = completion_states(network, prompt, completion)
     result = torch.zeros(ids.shape, device=ids.device)
-    result[real] = token_log_probs(head, hidden[real], ids[real])[0]
+    result[real] = token_log_probs(network.get_output_embeddings(), states, ids[real])[0]
     return result
 
 
 def completion_states(
     network: PreTrainedModel, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """The hidden state from which each completion token is predicted: [n, T, d]."""
-    ids = torch.cat([prompt[0], completion[0]], dim=1)
-    mask = torch.cat([prompt[1], completion[1]], dim=1)
-    hidden = hidden_states(network, ids, mask)
-    first = prompt[0].shape[1]
-    return hidden[:, first - 1 : -1].contiguous()
+    """The hidden state from which each real completion token is predicted, row after row: [m, d].
+
+    Rows of like length pass the network together, so that little of its work is on padding.
+    """
+    ids, mask = completion
+    first = prompt[0].shape[1] - 1  # what predicts the first completion token
+    lengths = mask.sum(-1)
+    states, places = [], []
+    for rows in lengths.argsort(stable=True).split(STATE_ROWS):
+        longest = int(lengths[rows].max())
+        hidden = hidden_states(
+            network,
+            torch.cat([prompt[0][rows], ids[rows, :longest]], dim=1),
+            torch.cat([prompt[1][rows], mask[rows, :longest]], dim=1),
+        )
+        row, column = mask[rows, :longest].nonzero(as_tuple=True)
+        real = row * hidden.shape[1] + first + column
+        states.append(hidden.flatten(0, 1).index_select(0, real))
+        places.append(rows[row] * mask.shape[1] + column)
+    return torch.cat(states).index_select(0, torch.cat(places).argsort())
 
 
 def encode_prompts(

@@ -26,6 +26,8 @@ from irl_exp.data import synthetic
 from irl_exp.models import language_model
 
 REWARD_FILE = "reward.json"
+# Texts of a training batch that pass the network at once, in the order of their lengths.
+TRAINING_ROWS = 128
 
 
 class Scorer(Protocol):
@@ -67,12 +69,7 @@ class NetworkReward:
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         rows = encode(self.tokenizer, self.network, prompts, completions)
-        scores = torch.empty(len(rows))
-        # Batches of like length: little padding, and no score depends on its neighbours.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            scores[chosen] = self.forward([rows[i] for i in chosen]).cpu()
+        scores = self._in_passes(rows, self.batch_size).cpu()
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
             raise InputError(
@@ -82,10 +79,20 @@ class NetworkReward:
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of token rows, float32 [n], with gradient."""
+        return self._in_passes(rows, TRAINING_ROWS)
+
+    def _in_passes(self, rows: Sequence[Sequence[int]], size: int) -> Tensor:
+        """Rows of like length pass the network together, so that little of its work is on padding;
+        no score depends on its neighbours."""
         device = next(self.network.parameters()).device
-        ids, mask = language_model.pad(rows, self.tokenizer.pad_token_id, side="right")
-        output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
-        return output.logits[:, 0].float()
+        order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        scores = []
+        for chosen in order.split(size):
+            some = [rows[i] for i in chosen.tolist()]
+            ids, mask = language_model.pad(some, self.tokenizer.pad_token_id, side="right")
+            output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
+            scores.append(output.logits[:, 0].float())
+        return torch.cat(scores).index_select(0, order.argsort().to(device))
 
 
 def encode(

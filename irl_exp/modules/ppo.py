@@ -131,9 +131,8 @@ class PPO(pl.LightningModule):
         self, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities, values, entropies of completion tokens: three [n, T], 0 at padding."""
-        hidden = language_model.completion_states(self.network, prompt, completion)
+        states = language_model.completion_states(self.network, prompt, completion)
         ids, real = completion[0], completion[1].bool()
-        states = hidden[real]
         head = self.network.get_output_embeddings()
         log_probs, entropies = language_model.token_log_probs(head, states, ids[real])
         values = self.value_head(states).squeeze(-1).float()

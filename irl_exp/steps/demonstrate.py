@@ -9,7 +9,7 @@ from irl_exp.models import generation
 from irl_exp.steps.bench import Bench
 from irl_exp.store import Artifact
 
-VERSION = 1
+VERSION = 2
 
 
 def demonstrate(

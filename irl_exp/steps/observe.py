@@ -22,7 +22,7 @@ from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 2
+VERSION = 3
 SAMPLES_FILE = "samples.jsonl"
 REFERENCE_FILE = "reference_rewards.npy"
 

@@ -1,5 +1,6 @@
 """Completions are drawn from the very distribution whose log-probabilities are taken."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,25 @@ def test_greedy_completions_do_not_depend_on_the_batch(tiny: LanguageModel) -> N
                     int(tiny.network(torch.tensor([ids + written])).logits[0, -1].argmax())
                 )
         assert text == tiny.tokenizer.decode(written, skip_special_tokens=True)
+
+
+def test_rows_that_end_leave_the_batch_without_a_trace(
+    tiny: LanguageModel, texts: list[str]
+) -> None:
+    """With a frequent token as the end of sequence, rows end one after the other."""
+    prompts = sorted({" ".join(text.split()[:4]) for text in texts})[:60]
+    encoded = language_model.encode_prompts(tiny, prompts, 12)
+    written = sample_tokens(tiny, encoded, 12, seeded(), greedy=True)[0].tolist()
+    common = max(range(400), key=lambda token: sum(token in row for row in written))
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(common)
+    model = LanguageModel(tiny.network, tokenizer)
+    together = NetworkPolicy(model, 12, 60, greedy=True).sample(prompts, 1, seeded())
+    alone = NetworkPolicy(model, 12, 1, greedy=True).sample(prompts, 1, seeded())
+    assert together.completions == alone.completions
+    assert torch.equal(together.lengths, alone.lengths)
+    share_of_ended = (together.lengths < 12).float().mean()
+    assert share_of_ended > 1 - generation.COMPACT_BELOW and len(together.lengths.unique()) > 3
 
 
 def test_samples_keep_prompts_apart(world: Any) -> None:
