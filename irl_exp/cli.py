@@ -157,7 +157,7 @@ def reset_process_state(config: Config) -> None:
     torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     # Filling new memory with NaN guards against reading it unset; here it only costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Library code draws from generators of its own; this is for what libraries draw unasked.
     seed_everything(config.seed, verbose=False)
 

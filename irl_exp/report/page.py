@@ -85,6 +85,8 @@ def show(folder: Path) -> None:
             if table.note:
                 console.print(table.note)
             console.print()
+    for name, path in _rewards(run).items():
+        print(f"{name}: {path}")
     for warning in _all_warnings(run):
         console.print(f"warning: {warning}", style="yellow")
     print(f"report: {folder / REPORT_FILE}")
@@ -236,6 +238,16 @@ def _time(run: Run) -> str:
 def _files(run: Run) -> str:
     there = {name: content for name, content in FILES.items() if (run.folder / name).is_file()}
     lines = [f"- [{name}]({name}): {content}" for name, content in there.items()]
+    lines += [f"- {name}, for irl-score: `{path}`" for name, path in _rewards(run).items()]
     if "store" in run.config.get("paths", {}):
         lines.append(f"- artifacts of the steps: `{run.config['paths']['store']}`")
     return "\n".join(lines)
+
+
+def _rewards(run: Run) -> dict[str, str]:
+    """Where the store keeps the rewards of a run."""
+    steps, store = run.manifest.get("steps", {}), run.config.get("paths", {}).get("store")
+    known = {"ground-truth reward": "ground_truth", "recovered reward": "recover"}
+    if not store:
+        return {}
+    return {name: f"{store}/{s}/{steps[s]}" for name, s in known.items() if s in steps}

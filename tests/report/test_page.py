@@ -246,8 +246,20 @@ def test_warnings_stand_right_above_the_path(
     assert lines[-2] == "warning: [red]not markup[/red] :smile:"
 
 
-def test_a_run_without_numbers_shows_its_path_alone(run_folder: Path) -> None:
+def test_a_run_says_where_its_rewards_are(run_folder: Path, rewrite: Callable[..., None]) -> None:
+    rewrite(run_folder / "manifest.json", steps={"ground_truth": "aa", "recover": "bb"})
+    assert shown(run_folder)[-3:-1] == [
+        "ground-truth reward: outputs/store/ground_truth/aa",
+        "recovered reward: outputs/store/recover/bb",
+    ]
+    assert "`outputs/store/recover/bb`" in page.write(run_folder).read_text()
+
+
+def test_a_run_without_numbers_shows_its_path_alone(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
     (run_folder / "summary.json").unlink()
+    rewrite(run_folder / "manifest.json", steps={"curate": "aa"})
     assert shown(run_folder) == [f"report: {run_folder / 'report.md'}"]
 
 
