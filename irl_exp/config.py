@@ -139,6 +139,7 @@ class PPOConfig(RLHFConfig):
     epochs: int
     minibatch_size: int
     learning_rate: float
+    value_learning_rate: float
     warmup: float
     discount: float
     gae_lambda: float
@@ -394,9 +395,8 @@ def _dataset(config: Config) -> None:
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
     if isinstance(rlhf, PPOConfig):
-        _positive(
-            "rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate"
-        )
+        _positive("rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size")
+        _positive("rlhf", rlhf, "learning_rate", "value_learning_rate")
         _require(
             rlhf.batch_size % rlhf.minibatch_size == 0,
             f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "

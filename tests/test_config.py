@@ -147,7 +147,8 @@ POSITIVE = [
     ("demonstrations", ("prompts", "validation_prompts", "test_prompts", "k")),
     ("evaluation", ("draws", "prompts", "k", "optimality_prompts", "optimality_samples")),
     ("trainer", ("score_batch_size", "sample_batch_size")),
-    ("rlhf", ("kl_coef", "iterations", "batch_size", "epochs", "minibatch_size", "learning_rate")),
+    ("rlhf", ("kl_coef", "iterations", "batch_size", "epochs", "minibatch_size")),
+    ("rlhf", ("learning_rate", "value_learning_rate")),
     ("solver", ("epochs", "batch_size", "learning_rate", "max_grad_norm")),
     ("evaluation.controls.oracle", ("epochs", "learning_rate")),
 ]

@@ -208,6 +208,7 @@ def studies(store: Path) -> dict[str, Config]:
             epochs=2,
             minibatch_size=8,
             learning_rate=1e-3,  # small: Adam makes much of the rounding of tiny gradients
+            value_learning_rate=1e-3,
             warmup=0.5,
             discount=1.0,
             gae_lambda=0.95,

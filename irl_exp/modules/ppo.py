@@ -175,9 +175,15 @@ class PPO(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> Any:
-        both = nn.ModuleList([self.network, self.value_head])
+        config = self.config
+        # A linear head that starts from zero has further to go than weights that can write already.
+        head = {
+            "params": list(self.value_head.parameters()),
+            "lr": config.value_learning_rate,
+            "weight_decay": 0.0,
+        }
         plan = adamw(
-            both, self.config.learning_rate, 0.0, self.config.warmup, self.config.iterations
+            self.network, config.learning_rate, 0.0, config.warmup, config.iterations, [head]
         )
         return [plan["optimizer"]], [plan["lr_scheduler"]]
 

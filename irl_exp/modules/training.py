@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,23 @@ def fit(
 
 
 def adamw(
-    module: nn.Module, learning_rate: float, weight_decay: float, warmup: float, steps: int
+    module: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    warmup: float,
+    steps: int,
+    more: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """AdamW with linear warm-up over the first `warmup` share of `steps` and linear decay to zero.
 
-    Weight decay spares vectors (biases and norms), as is the custom.
+    Weight decay spares vectors (biases and norms), as is the custom. `more` are parameter groups
+    beside the module's, with rates of their own under the same schedule.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        *more,
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
     rise = max(1, round(warmup * steps))

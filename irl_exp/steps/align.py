@@ -17,7 +17,7 @@ from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
-VERSION = 2
+VERSION = 3
 
 
 def align(

@@ -178,6 +178,7 @@ CONFIG = PPOConfig(
     epochs=2,
     minibatch_size=32,
     learning_rate=1e-3,
+    value_learning_rate=1e-3,
     warmup=0.1,
     discount=1.0,
     gae_lambda=0.95,
@@ -292,6 +293,19 @@ def test_the_first_minibatch_starts_at_ratio_one(
     assert line["objective/scores"] == pytest.approx(line["objective/rlhf_reward"], abs=1e-4)
     assert line["episode"] == 64
     assert not torch.equal(weights(ppo), before)
+
+
+def test_the_value_head_has_a_rate_of_its_own(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """Adam's first step moves every weight that has a gradient by its rate."""
+    rates = {"learning_rate": 1e-4, "value_learning_rate": 3e-3}
+    ppo = make(tiny_folder, replace(CONFIG, iterations=1, epochs=1, minibatch_size=64, **rates))
+    before = weights(ppo)
+    run(ppo, trainer, tmp_path)
+    assert (weights(ppo) - before).abs().max().item() == pytest.approx(1e-4, rel=0.02)
+    moved = ppo.value_head.weight.detach().abs().flatten()
+    torch.testing.assert_close(moved, torch.full_like(moved, 3e-3), rtol=0.02, atol=0)
 
 
 def test_a_short_run_raises_the_reward(
