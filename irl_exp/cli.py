@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterable
@@ -41,21 +42,34 @@ NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "reru
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        app()
-        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    plain = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
     try:
         app()
     except KeyboardInterrupt:
         sys.exit("irl-exp: interrupted")
     except SystemExit as end:
-        # Lightning answers SIGTERM during training by leaving with status 0.
-        sys.exit("irl-exp: terminated" if end.code is None else end.code)
+        # During training Lightning answers Ctrl-C itself, by leaving without a word.
+        interrupted = isinstance(end.__context__, KeyboardInterrupt)
+        sys.exit("irl-exp: interrupted" if interrupted else end.code)
+    except BrokenPipeError:
+        # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
+        if not plain:
+            raise
         sys.exit(f"irl-exp: {condense(error)}")
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
+        signal.signal(signal.SIGTERM, before)
+        if plain:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _terminate(signum: int, frame: object) -> None:
+    """SIGTERM unwinds the run, so that its status says how it ended."""
+    sys.exit("irl-exp: terminated")
 
 
 def register() -> None:
@@ -209,10 +223,12 @@ def run_label(*, _root_: DictConfig) -> str:
         key, _, value = str(override).lstrip("+~").partition("=")
         if key.split(".")[0] not in (*NOT_IDENTITY, "sweep"):
             words.append(re.sub(r"[^\w.-]+", "-", f"{key.split('.')[-1]}-{value}"))
-    return "_".join(words)[:60] or "default"
+    return "_".join(words)[-60:].lstrip("-_.") or "default"
 
 
 # --- errors -------------------------------------------------------------------------------------
+
+_UNSET = re.compile(r"Environment variable '(\w+)' not found")
 
 
 def condense(error: BaseException) -> str:
@@ -236,6 +252,8 @@ def condense(error: BaseException) -> str:
             return _unknown(cause.full_key or str(cause.key), cause.parent_node or ())
         case MissingMandatoryValue():
             return f"{cause.full_key}: a value is required"
+        case OmegaConfBaseException(full_key=str(key)) if unset := _UNSET.search(line):
+            return f"{key}: the environment variable {unset[1]} is not set"
         case OmegaConfBaseException(full_key=str(key)):
             return f"{key}: {str(cause).splitlines()[0]}"
     return f"{type(cause).__name__}: {line} (HYDRA_FULL_ERROR=1 shows where)"

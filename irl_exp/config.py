@@ -4,7 +4,8 @@ Fields have no defaults on purpose: a value stands in exactly one place, its YAM
 comment that explains it. Groups whose options take different keys have one dataclass per kind.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 
@@ -299,6 +300,8 @@ STEPS = (
 )
 # What a sweeper may optimize.
 SELECTABLE = ("validation/recovery_auc",)
+ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 
 
@@ -322,33 +325,53 @@ def _require(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
-def _positive(group: str, node: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(node, name)
-        _require(value > 0, f"{group}.{name}={value}: expected a positive number")
+# What holds for a value of one of these names in whichever group it stands.
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        (
+            *("batch_size", "minibatch_size", "score_batch_size", "sample_batch_size", "threads"),
+            *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "context"),
+            *("learning_rate", "value_learning_rate", "max_grad_norm", "iterations", "kl_coef"),
+            *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
+            *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
+            *("optimality_prompts", "optimality_samples"),
+        ),
+        ("a positive number", lambda value: value > 0),
+    ),
+    **dict.fromkeys(
+        ("epochs", "weight_decay", "value_coef", "stop_distinct_2"),
+        ("0 or more", lambda value: value >= 0),
+    ),
+    **dict.fromkeys(
+        ("warmup", "discount", "gae_lambda", "politeness", "length"),
+        ("a share between 0 and 1", lambda value: 0 <= value <= 1),
+    ),
+    "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
+    # What the libraries' generators take.
+    **dict.fromkeys(
+        ("data", "policy", "recovery", "seed"),
+        ("0 to 4294967295", lambda value: 0 <= value < 2**32),
+    ),
+}
 
 
 def _ranges(config: Config) -> None:
-    _positive("dataset", config.dataset, "prompt_words", "max_new_tokens")
-    _positive(
-        "demonstrations",
-        config.demonstrations,
-        "prompts",
-        "validation_prompts",
-        "test_prompts",
-        "k",
+    _require(
+        bool(config.paths.store), "paths.store is empty (or IRL_EXP_STORE is); expected a folder"
     )
-    _positive("evaluation", config.evaluation, "draws", "prompts", "k")
-    _positive("evaluation", config.evaluation, "optimality_prompts", "optimality_samples")
-    _positive("trainer", config.trainer, "score_batch_size", "sample_batch_size")
-    _positive("rlhf", config.rlhf, "kl_coef")
-    level = config.evaluation.level
-    _require(0 < level < 1, f"evaluation.level={level}: expected a share between 0 and 1")
+    nodes: dict[str, Any] = {"": config}
+    nodes |= {f"{name}.": node for name, node in vars(config).items() if is_dataclass(node)}
+    controls = config.evaluation.controls
+    nodes |= {f"evaluation.controls.{name}.": node for name, node in controls.items()}
+    for where, node in nodes.items():
+        for name, value in vars(node).items():
+            if name in RULES and isinstance(value, int | float):
+                expected, holds = RULES[name]
+                _require(holds(value), f"{where}{name}={value}: expected {expected}")
 
 
 def _model(config: Config) -> None:
     model = config.model
-    _require(model.epochs >= 0, f"model.epochs={model.epochs}: expected 0 or more")
     if isinstance(model, ScratchModel):
         _require(model.epochs > 0, "model.epochs=0: a model from scratch must be trained")
         _require(
@@ -375,15 +398,13 @@ def _dataset(config: Config) -> None:
         f"dataset.shares={shares}: expected positive shares that sum to 1",
     )
     dataset = config.dataset
-    if dataset.size is not None:
-        _positive("dataset", dataset, "size")
     if isinstance(dataset, SyntheticDataset):
         _require(
             dataset.size is not None, "dataset.size=null: expected how many comments to generate"
         )
-        for name in ("politeness", "length"):
-            value = getattr(dataset, name)
-            _require(0 <= value <= 1, f"dataset.{name}={value}: expected a share between 0 and 1")
+    truth = config.ground_truth
+    if isinstance(truth, TrainedGroundTruth):
+        _require(truth.epochs > 0, "ground_truth.epochs=0: expected a positive number")
     if isinstance(config.ground_truth, ClosedFormGroundTruth):
         _require(
             isinstance(dataset, SyntheticDataset),
@@ -395,8 +416,7 @@ def _dataset(config: Config) -> None:
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
     if isinstance(rlhf, PPOConfig):
-        _positive("rlhf", rlhf, "iterations", "batch_size", "epochs", "minibatch_size")
-        _positive("rlhf", rlhf, "learning_rate", "value_learning_rate")
+        _require(rlhf.epochs > 0, "rlhf.epochs=0: expected a positive number")
         _require(
             rlhf.batch_size % rlhf.minibatch_size == 0,
             f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
@@ -411,7 +431,11 @@ def _rlhf(config: Config) -> None:
             not config.demonstrations.greedy,
             "demonstrations.greedy=true has no meaning for rlhf=tilted, which is resampled",
         )
-    evaluation = config.evaluation
+    demonstrations, evaluation = config.demonstrations, config.evaluation
+    _require(
+        not demonstrations.greedy or demonstrations.k == 1,
+        f"demonstrations.k={demonstrations.k}: with greedy=true all would be the same; expected 1",
+    )
     _require(
         evaluation.optimality_samples >= 256,
         f"evaluation.optimality_samples={evaluation.optimality_samples}: expected at least 256 "
@@ -426,7 +450,7 @@ def _solver(config: Config) -> None:
     solvers |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
     for where, solver in solvers.items():
         if isinstance(solver, MarginSolver):
-            _positive(where, solver, "epochs", "batch_size", "learning_rate", "max_grad_norm")
+            _require(solver.epochs > 0, f"{where}.epochs=0: expected a positive number")
             _require(
                 solver.objective in OBJECTIVES,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
@@ -450,6 +474,15 @@ def _choices(config: Config) -> None:
         config.objective in SELECTABLE,
         f"objective={config.objective}: expected a metric of the validation split "
         f"({', '.join(SELECTABLE)}); nothing is selected on test data",
+    )
+    trainer = config.trainer
+    _require(
+        trainer.accelerator in ACCELERATORS,
+        f"trainer.accelerator={trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}",
+    )
+    _require(
+        trainer.precision in PRECISIONS,
+        f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}",
     )
     _require(
         config.trainer.matmul_precision in ("highest", "high", "medium"),

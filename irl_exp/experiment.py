@@ -6,7 +6,7 @@ from irl_exp.config import TrainedGroundTruth, not_applicable
 from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
-from irl_exp.steps.demonstrate import demonstrate
+from irl_exp.steps.demonstrate import demonstrate, require_prompts
 from irl_exp.steps.evaluate import evaluate
 from irl_exp.steps.ground_truth import fit_ground_truth
 from irl_exp.steps.observe import observe
@@ -25,6 +25,7 @@ def study(bench: Bench) -> None:
 
     comments = curate(bench)
     bench.finish("curate")
+    require_prompts(bench, comments)
     reference = pretrain(bench, comments)
     bench.finish("pretrain")
     truth = fit_ground_truth(bench, comments, reference)

@@ -72,7 +72,10 @@ def composed(*overrides: str, hydra: bool = True) -> DictConfig:
         ("dataset.shares=1", "dataset.shares: Invalid type assigned: int is not a subclass of "),
         ("solver.name=null", "solver.name: field 'solver.name' is not Optional"),
         ("dataset=file", "dataset.path: a value is required"),
-        ("model.name=${oc.env:NO_SUCH_NAME}", "model.name: KeyError raised while resolving "),
+        (
+            "model.name=${oc.env:NO_SUCH_NAME}",
+            "model.name: the environment variable NO_SUCH_NAME is not set",
+        ),
         ("seed", "seed: not an override; expected KEY=VALUE, quoted for your shell"),
         ("+seed=1", "Could not append to config. An item is already at 'seed'."),
     ],
@@ -133,9 +136,19 @@ def test_a_rejected_combination_as_a_user_sees_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_termination_is_no_success(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "sent", "line"),
+    [
+        ("pretrain", signal.SIGTERM, "irl-exp: terminated\n"),
+        ("pretrain", signal.SIGINT, "irl-exp: interrupted\n"),
+        ("curate", signal.SIGTERM, "irl-exp: terminated\n"),
+        ("curate", signal.SIGINT, "irl-exp: interrupted\n"),
+    ],
+)
+def test_a_signal_is_no_success(tmp_path: Path, step: str, sent: signal.Signals, line: str) -> None:
     """Lightning, left alone, answers SIGTERM during training with exit status 0."""
-    words = "+debug=smoke until=pretrain model.epochs=1000 hydra.run.dir=run paths.store=store"
+    long = {"pretrain": "model.epochs=1000", "curate": "dataset.size=3000000"}[step]
+    words = f"+debug=smoke until=pretrain {long} hydra.run.dir=run paths.store=store"
     process = subprocess.Popen(
         [sys.executable, "-m", "irl_exp", *words.split()],
         stdout=subprocess.PIPE,
@@ -144,14 +157,17 @@ def test_termination_is_no_success(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert process.stdout
-    while "pretrain" not in process.stdout.readline():
+    while f"{step} " not in process.stdout.readline():
         assert process.poll() is None
-    # Its handler is there once training has begun, and that has left a curve.
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=10)
-    process.send_signal(signal.SIGTERM)
+    if step == "pretrain":
+        # Lightning's handler is there once training has begun.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (1, "irl-exp: terminated\n")
+    assert (process.returncode, err) == (1, line)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "interrupted"
 
 
 # --- what would run -----------------------------------------------------------------------------

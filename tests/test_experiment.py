@@ -257,6 +257,30 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
     assert len({results(run)["recovery/starc"] for run in runs}) == 4
 
 
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "line", "steps"),
+    [
+        (
+            "demonstrations.prompts=100000",
+            "demonstrations.prompts=100000: the train split has",
+            {"curate"},
+        ),
+        ("model.learning_rate=1e30", "LanguageModeling: training diverged", {"curate", "pretrain"}),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_is_published(
+    lab: Lab, tmp_path: Path, override: str, line: str, steps: set[str]
+) -> None:
+    with pytest.raises(SystemExit, match=line):
+        lab.run(override, store=tmp_path / "store")
+    assert {folder.name for folder in (tmp_path / "store").iterdir()} == steps
+    published = {path.parent.name for path in (tmp_path / "store").glob("*/[!.]*")}
+    assert published == {"curate"}
+
+
 # --- every way in ---------------------------------------------------------------------------------
 
 

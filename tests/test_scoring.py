@@ -339,7 +339,7 @@ def test_bad_arguments(words: Path, tmp_path: Path, irl_score) -> None:
     empty.mkdir()
     cases: list[tuple[tuple[object, ...], str]] = [
         ((tmp_path / "none", good), "none: no such folder; expected a saved reward"),
-        ((empty, good), "empty: expected a saved reward"),
+        ((empty, good), "empty: a folder without config.json; expected a saved reward"),
         ((words, tmp_path / "none.txt"), "none.txt: no such file"),
         ((words, tmp_path), f"{tmp_path}: no such file"),
         ((words, good, "-o", tmp_path / "none" / "out"), "none: no such folder, to write out in"),

@@ -118,6 +118,8 @@ def _names(record: dict[str, object]) -> list[str]:
 
 
 def _records(path: Path) -> Records:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected a file")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")

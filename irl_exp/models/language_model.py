@@ -1,8 +1,10 @@
 """Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +23,7 @@ from transformers import (
 
 from irl_exp.config import InputError, ScratchModel
 
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
@@ -92,16 +95,9 @@ def load(source: str | Path, revision: str | None = None) -> LanguageModel:
     end of a sequence would be read as text.
     Raises InputError if there is no causal language model or no tokenizer.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision or "main")
-        network = AutoModelForCausalLM.from_pretrained(
-            str(source), revision=revision or "main", dtype=torch.float32
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{source}: expected a causal language model with its tokenizer: {reason}"
-        ) from error
+    network, tokenizer = read_checkpoint(
+        AutoModelForCausalLM, source, revision, "a causal language model with its tokenizer"
+    )
     if tokenizer.eos_token_id is None:
         raise InputError(f"{source}: its tokenizer has no end-of-sequence token; expected one")
     ensure_pad_token(tokenizer, network)
@@ -109,6 +105,33 @@ def load(source: str | Path, revision: str | None = None) -> LanguageModel:
     model = LanguageModel(network.eval(), tokenizer)
     _require_plain_head(model, source)
     return model
+
+
+def read_checkpoint(
+    auto: Any, source: str | Path, revision: str | None, expected: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Network (by `auto`, one of transformers' Auto classes), float32, and its tokenizer.
+
+    Raises InputError, which says what was `expected`, if one of them is missing or unreadable.
+    """
+    folder = Path(source)
+    if not folder.is_dir() and not HUB_ID.fullmatch(str(source)):
+        raise InputError(f"{source}: no such folder, and no hub id; expected {expected}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(f"{source}: a folder without config.json; expected {expected}")
+    try:
+        where = {"pretrained_model_name_or_path": str(source), "revision": revision or "main"}
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        network = auto.from_pretrained(**where, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{source}: expected {expected}: {reason}") from error
+    # Where its files are missing, the library makes up a tokenizer that reads nothing.
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise InputError(
+            f"{source}: its tokenizer is missing or reads nothing; expected {expected}"
+        )
+    return network, tokenizer
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -253,21 +251,18 @@ def from_classifier(
     fold into the output layer exactly. Raises InputError if `toxic_label` is not in the model's
     id2label.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
-        network = AutoModelForSequenceClassification.from_pretrained(
-            source, revision=revision or "main", dtype=torch.float32
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{source}: expected a text classifier with its tokenizer: {reason}"
-        ) from error
-    labels = {name.lower(): index for index, name in network.config.id2label.items()}
+    network, tokenizer = language_model.read_checkpoint(
+        AutoModelForSequenceClassification,
+        source,
+        revision,
+        "a text classifier with its tokenizer",
+    )
+    names = network.config.id2label or {}
+    labels = {str(name).lower(): int(index) for index, name in names.items()}
     if toxic_label.lower() not in labels:
-        names = ", ".join(network.config.id2label.values())
+        known = ", ".join(map(str, names.values()))
         raise InputError(
-            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {names}; "
+            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {known}; "
             "expected one of them"
         )
     toxic = labels[toxic_label.lower()]
@@ -375,14 +370,9 @@ def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") ->
 
 def load_network_reward(folder: Path, batch_size: int = 256) -> NetworkReward:
     """A folder with one output: saved by us, or by anyone who keeps the sign."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        network = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=torch.float32
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{folder}: expected a saved reward: {reason}") from error
+    network, tokenizer = language_model.read_checkpoint(
+        AutoModelForSequenceClassification, folder, None, "a saved reward"
+    )
     if network.config.num_labels != 1:
         raise InputError(f"{folder}: expected one output, found {network.config.num_labels}")
     language_model.ensure_pad_token(tokenizer, network)

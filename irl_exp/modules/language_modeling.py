@@ -21,7 +21,7 @@ class LanguageModeling(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = model.network.train()
-        self.recipe = {
+        self.recipe: dict[str, Any] = {
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "warmup": warmup,

@@ -66,7 +66,7 @@ class MaxMargin(pl.LightningModule):
         self.reward = reward
         self.network = reward.network.train()
         self.objective = OBJECTIVES[objective]
-        self.recipe = {
+        self.recipe: dict[str, Any] = {
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "warmup": warmup,

@@ -177,11 +177,11 @@ class PPO(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         config = self.config
         # A linear head that starts from zero has further to go than weights that can write already.
-        head = {
-            "params": list(self.value_head.parameters()),
-            "lr": config.value_learning_rate,
-            "weight_decay": 0.0,
-        }
+        head = dict(
+            params=list(self.value_head.parameters()),
+            lr=config.value_learning_rate,
+            weight_decay=0.0,
+        )
         plan = adamw(
             self.network, config.learning_rate, 0.0, config.warmup, config.iterations, [head]
         )

@@ -24,7 +24,7 @@ class RewardModeling(pl.LightningModule):
         super().__init__()
         self.reward = reward
         self.network = reward.network.train()
-        self.recipe = {
+        self.recipe: dict[str, Any] = {
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "warmup": warmup,

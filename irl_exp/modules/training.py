@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from irl_exp.config import TrainerConfig
+from irl_exp.config import InputError, TrainerConfig
 
 CURVES_FILE = "metrics.jsonl"
 
@@ -53,7 +53,7 @@ def fit(
     max_grad_norm: float | None = None,
     validation: DataLoader | None = None,
 ) -> None:
-    """Train `module` in place; its curves go to `folder`."""
+    """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged."""
     with warnings.catch_warnings():
         # Few loader workers are right for token rows that already stand in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -76,6 +76,11 @@ def fit(
             enable_progress_bar=sys.stderr.isatty(),
         )
         trainer.fit(module, loader, validation)
+    if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        raise InputError(
+            f"{type(module).__name__}: training diverged to weights that are not finite; "
+            "expected a smaller learning rate"
+        )
     module.eval()
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irl_exp.config import InputError
+from irl_exp.config import STEPS, DemonstrationsConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import generation
@@ -10,6 +10,29 @@ from irl_exp.steps.bench import Bench
 from irl_exp.store import Artifact
 
 VERSION = 2
+
+
+def require_prompts(bench: Bench, comments: Artifact) -> None:
+    """Refuse a study that will ask for more prompts than there are, before it starts to compute."""
+    if bench.config.until in STEPS[: STEPS.index("demonstrate")]:
+        return
+    table = Comments.load(comments.path)
+    short = [
+        f"{key}={n}: the {split} split has {available}"
+        for split, (key, n) in _wanted(bench.config.demonstrations).items()
+        if n > (available := len(table.split(split).prompts))
+    ]
+    if short:
+        raise InputError(f"{'; '.join(short)} prompts; expected no more than that")
+
+
+def _wanted(config: DemonstrationsConfig) -> dict[str, tuple[str, int]]:
+    """Split -> the key that says how many of its prompts are asked for, and that number."""
+    return {
+        "train": ("demonstrations.prompts", config.prompts),
+        "validation": ("demonstrations.validation_prompts", config.validation_prompts),
+        "test": ("demonstrations.test_prompts", config.test_prompts),
+    }
 
 
 def demonstrate(
@@ -22,20 +45,9 @@ def demonstrate(
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        wanted = {
-            "train": config.prompts,
-            "validation": config.validation_prompts,
-            "test": config.test_prompts,
-        }
         prompts, splits = [], []
-        for split, n in wanted.items():
-            available = table.split(split).prompts
-            if len(available) < n:
-                raise InputError(
-                    f"demonstrations ask for {n} prompts of the {split} split, "
-                    f"which has {len(available)}"
-                )
-            prompts += available[:n]
+        for split, (_, n) in _wanted(config).items():
+            prompts += table.split(split).prompts[:n]
             splits += [split] * n
         texts = {}
         for name, artifact in (("aligned", aligned), ("reference", reference)):

@@ -234,12 +234,26 @@ def test_a_checkpoint_without_a_pad_token_of_its_own_gets_one(
     torch.testing.assert_close(after[..., :size], before[..., :size])
 
 
-@pytest.mark.parametrize("kind", ["empty", "missing"])
-def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("empty", "a folder without config.json; expected a causal language model"),
+        ("missing", "no such folder, and no hub id; expected a causal language model"),
+        ("no_tokenizer", "its tokenizer is missing or reads nothing; expected a causal"),
+        ("no_weights", "expected a causal language model with its tokenizer: "),
+    ],
+)
+def test_a_folder_that_holds_no_model_is_refused(
+    tiny: LanguageModel, tmp_path: Path, kind: str, message: str
+) -> None:
     folder = tmp_path / kind
-    if kind == "empty":
+    if kind != "missing":
         folder.mkdir()
-    with pytest.raises(InputError, match=f"{kind}: expected a causal language model") as caught:
+    if kind.startswith("no_"):
+        tiny.save(folder)
+        for file in folder.glob("tokenizer*" if kind == "no_tokenizer" else "*.safetensors"):
+            file.unlink()
+    with pytest.raises(InputError, match=f"{kind}: {message}") as caught:
         language_model.load(folder)
     assert "\n" not in str(caught.value)
 
