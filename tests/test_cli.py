@@ -155,6 +155,8 @@ def test_a_signal_is_no_success(tmp_path: Path, step: str, sent: signal.Signals,
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        # Who runs the tests in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
     while f"{step} " not in process.stdout.readline():

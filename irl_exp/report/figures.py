@@ -128,7 +128,7 @@ def alignment(run: Run) -> Figure | None:
             sign, colour = known[step]
             axes.plot(*run.curve(step, name), color=colour, label=f"RLHF with {sign}")
         axes.set(title=title, xlabel="PPO iteration", ylabel=unit)
-    row[0].legend(loc="lower right")
+    row[0].legend(loc="best")
     return figure
 
 
