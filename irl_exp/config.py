@@ -316,7 +316,7 @@ def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
 
 def validate(config: Config) -> None:
     """The rules that hold between values. Raises InputError naming the first that is broken."""
-    for rule in (_ranges, _model, _dataset, _rlhf, _solver, _choices):
+    for rule in (_ranges, _model, _dataset, _rlhf, _demonstrations, _solver, _choices):
         rule(config)
 
 
@@ -332,6 +332,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             *("batch_size", "minibatch_size", "score_batch_size", "sample_batch_size", "threads"),
             *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "context"),
             *("learning_rate", "value_learning_rate", "max_grad_norm", "iterations", "kl_coef"),
+            "epochs",
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
             *("optimality_prompts", "optimality_samples"),
@@ -339,7 +340,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("a positive number", lambda value: value > 0),
     ),
     **dict.fromkeys(
-        ("epochs", "weight_decay", "value_coef", "stop_distinct_2"),
+        ("weight_decay", "value_coef", "stop_distinct_2"),
         ("0 or more", lambda value: value >= 0),
     ),
     **dict.fromkeys(
@@ -365,6 +366,8 @@ def _ranges(config: Config) -> None:
     nodes |= {f"evaluation.controls.{name}.": node for name, node in controls.items()}
     for where, node in nodes.items():
         for name, value in vars(node).items():
+            if (where, name) == ("model.", "epochs"):
+                continue  # a checkpoint may be taken as it is: _model says
             if name in RULES and isinstance(value, int | float):
                 expected, holds = RULES[name]
                 _require(holds(value), f"{where}{name}={value}: expected {expected}")
@@ -372,6 +375,7 @@ def _ranges(config: Config) -> None:
 
 def _model(config: Config) -> None:
     model = config.model
+    _require(model.epochs >= 0, f"model.epochs={model.epochs}: expected 0 or more")
     if isinstance(model, ScratchModel):
         _require(model.epochs > 0, "model.epochs=0: a model from scratch must be trained")
         _require(
@@ -402,9 +406,6 @@ def _dataset(config: Config) -> None:
         _require(
             dataset.size is not None, "dataset.size=null: expected how many comments to generate"
         )
-    truth = config.ground_truth
-    if isinstance(truth, TrainedGroundTruth):
-        _require(truth.epochs > 0, "ground_truth.epochs=0: expected a positive number")
     if isinstance(config.ground_truth, ClosedFormGroundTruth):
         _require(
             isinstance(dataset, SyntheticDataset),
@@ -416,7 +417,6 @@ def _dataset(config: Config) -> None:
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
     if isinstance(rlhf, PPOConfig):
-        _require(rlhf.epochs > 0, "rlhf.epochs=0: expected a positive number")
         _require(
             rlhf.batch_size % rlhf.minibatch_size == 0,
             f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
@@ -431,15 +431,19 @@ def _rlhf(config: Config) -> None:
             not config.demonstrations.greedy,
             "demonstrations.greedy=true has no meaning for rlhf=tilted, which is resampled",
         )
-    demonstrations, evaluation = config.demonstrations, config.evaluation
-    _require(
-        not demonstrations.greedy or demonstrations.k == 1,
-        f"demonstrations.k={demonstrations.k}: with greedy=true all would be the same; expected 1",
-    )
+    evaluation = config.evaluation
     _require(
         evaluation.optimality_samples >= 256,
         f"evaluation.optimality_samples={evaluation.optimality_samples}: expected at least 256 "
         "(a log-mean-exp over fewer is biased low)",
+    )
+
+
+def _demonstrations(config: Config) -> None:
+    k = config.demonstrations.k
+    _require(
+        not config.demonstrations.greedy or k == 1,
+        f"demonstrations.k={k}: with greedy=true all would be the same; expected 1",
     )
 
 
@@ -450,7 +454,6 @@ def _solver(config: Config) -> None:
     solvers |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
     for where, solver in solvers.items():
         if isinstance(solver, MarginSolver):
-            _require(solver.epochs > 0, f"{where}.epochs=0: expected a positive number")
             _require(
                 solver.objective in OBJECTIVES,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
