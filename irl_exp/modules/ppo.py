@@ -176,14 +176,14 @@ class PPO(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        # A linear head that starts from zero has further to go than weights that can write already.
-        head = dict(
-            params=list(self.value_head.parameters()),
-            lr=config.value_learning_rate,
-            weight_decay=0.0,
-        )
         plan = adamw(
-            self.network, config.learning_rate, 0.0, config.warmup, config.iterations, [head]
+            self.network,
+            config.learning_rate,
+            0.0,
+            config.warmup,
+            config.iterations,
+            # A linear head that starts from zero has further to go than weights that can write.
+            rates={self.value_head: config.value_learning_rate},
         )
         return [plan["optimizer"]], [plan["lr_scheduler"]]
 

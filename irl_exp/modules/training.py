@@ -3,8 +3,9 @@
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -90,18 +91,21 @@ def adamw(
     weight_decay: float,
     warmup: float,
     steps: int,
-    more: Sequence[dict[str, Any]] = (),
+    rates: Mapping[nn.Module, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """AdamW with linear warm-up over the first `warmup` share of `steps` and linear decay to zero.
 
-    Weight decay spares vectors (biases and norms), as is the custom. `more` are parameter groups
-    beside the module's, with rates of their own under the same schedule.
+    Weight decay spares vectors (biases and norms), as is the custom. `rates` are modules beside it,
+    each with a learning rate of its own under the same schedule and no weight decay.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        *more,
+        *(
+            {"params": list(beside.parameters()), "lr": rate, "weight_decay": 0.0}
+            for beside, rate in rates.items()
+        ),
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
     rise = max(1, round(warmup * steps))
