@@ -6,7 +6,7 @@ from irl_exp.config import STEPS, DemonstrationsConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import generation
-from irl_exp.steps.bench import Bench
+from irl_exp.steps.bench import Bench, read_summary
 from irl_exp.store import Artifact
 
 VERSION = 2
@@ -16,11 +16,11 @@ def require_prompts(bench: Bench, comments: Artifact) -> None:
     """Refuse a study that will ask for more prompts than there are, before it starts to compute."""
     if bench.config.until in STEPS[: STEPS.index("demonstrate")]:
         return
-    table = Comments.load(comments.path)
+    counts = read_summary(comments.path)
     short = [
         f"{key}={n}: the {split} split has {available}"
         for split, (key, n) in _wanted(bench.config.demonstrations).items()
-        if n > (available := len(table.split(split).prompts))
+        if n > (available := int(counts[f"comments/{split}_prompts"]))
     ]
     if short:
         raise InputError(f"{'; '.join(short)} prompts; expected no more than that")
