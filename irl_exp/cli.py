@@ -43,7 +43,7 @@ def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
     before = signal.signal(signal.SIGTERM, _terminate)
-    plain = os.environ.get("HYDRA_FULL_ERROR") != "1"
+    condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
     try:
         app()
@@ -58,12 +58,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if not plain:
+        if not condensed:
             raise
         sys.exit(f"irl-exp: {condense(error)}")
     finally:
         signal.signal(signal.SIGTERM, before)
-        if plain:
+        if condensed:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
