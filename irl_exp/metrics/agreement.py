@@ -9,6 +9,9 @@ raise ValueError for empty or misshapen arrays, for scores that are NaN or infin
 other than 0 and 1.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
@@ -101,30 +104,33 @@ def accuracy_at_zero(scores: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean((values <= 0) == toxic))
 
 
-def correlations(a: ArrayLike, b: ArrayLike) -> dict[str, float]:
-    """Pearson's r, Spearman's rho and Kendall's tau-b of two rewards on the same texts.
+def pearson(a: ArrayLike, b: ArrayLike) -> float:
+    """Pearson's r of two rewards on the same texts (see `_correlation`)."""
+    return _correlation(stats.pearsonr, a, b)
 
-    Args:
-        a: scores [n], n >= 2.
-        b: scores [n] of the same texts.
 
-    Returns:
-        `pearson`, `spearman` and `kendall`, each in [-1, 1]; all NaN where an input is constant.
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rho of two rewards on the same texts (see `_correlation`)."""
+    return _correlation(stats.spearmanr, a, b)
 
-    Raises:
-        ValueError: for fewer than two texts, besides bad arrays.
+
+def kendall(a: ArrayLike, b: ArrayLike) -> float:
+    """Kendall's tau-b of two rewards on the same texts (see `_correlation`)."""
+    return _correlation(stats.kendalltau, a, b)
+
+
+def _correlation(measure: Callable[..., Any], a: ArrayLike, b: ArrayLike) -> float:
+    """One of scipy's correlations of scores [n] and [n], n >= 2: NaN if an input is constant.
+
+    Raises ValueError for fewer than two texts, besides bad arrays.
     """
     first, second = _numbers("a", a, 1), _numbers("b", b, 1)
     _require_shape("b", second, first.shape)
     if first.size < 2:
         raise ValueError("a: expected at least two scores to correlate, got 1")
     if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return dict.fromkeys(("pearson", "spearman", "kendall"), float("nan"))
-    return {
-        "pearson": float(stats.pearsonr(first, second).statistic),
-        "spearman": float(stats.spearmanr(first, second).statistic),
-        "kendall": float(stats.kendalltau(first, second).statistic),
-    }
+        return float("nan")
+    return float(measure(first, second).statistic)
 
 
 def pair_accuracy(truth: ArrayLike, recovered: ArrayLike, groups: ArrayLike | None = None) -> float:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
@@ -163,26 +164,21 @@ def hidden_states(network: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor
 
 def token_log_probs(
     head: nn.Module, hidden: Tensor, targets: Tensor, rows: int = HEAD_ROWS
-) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and the entropy of its distribution (no gradient), in nats.
+) -> Tensor:
+    """Log-probability of each target, in nats.
 
-    hidden [n, d] and targets [n] -> two float32 tensors [n]. The output layer sees `rows` positions
-    at a time and is computed again in the backward pass, so that logits of all positions never
-    stand in memory together.
+    hidden [n, d] and targets [n] -> float32 [n]. The output layer sees `rows` positions at a time.
+    Where there are more it is computed again in the backward pass, so that logits of all positions
+    never stand in memory together.
     """
 
-    def block(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs = head(states).float().log_softmax(-1)
-        with torch.no_grad():
-            entropy = -(log_probs.exp() * log_probs).sum(-1)
-        return log_probs.gather(-1, wanted.unsqueeze(-1)).squeeze(-1), entropy
+    def block(states: Tensor, wanted: Tensor) -> Tensor:
+        return -functional.cross_entropy(head(states).float(), wanted, reduction="none")
 
-    pieces = [
-        checkpoint(block, states, wanted, use_reentrant=False)
-        for states, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
-    ]
-    log_probs, entropies = zip(*pieces, strict=True)
-    return torch.cat(log_probs), torch.cat(entropies)
+    if len(hidden) <= rows:
+        return block(hidden, targets)
+    pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([checkpoint(block, *piece, use_reentrant=False) for piece in pieces])
 
 
 def completion_log_probs(
@@ -196,7 +192,7 @@ def completion_log_probs(
     ids, real = completion[0], completion[1].bool()
     states = completion_states(network, prompt, completion)
     result = torch.zeros(ids.shape, device=ids.device)
-    result[real] = token_log_probs(network.get_output_embeddings(), states, ids[real])[0]
+    result[real] = token_log_probs(network.get_output_embeddings(), states, ids[real])
     return result
 
 
@@ -257,14 +253,14 @@ def encode_completions(
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
     """Token rows of several lengths as ids and mask, int64 [n, longest], padded on `side`."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), value)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        span = slice(width - len(row), width) if side == "left" else slice(len(row))
-        ids[index, span] = torch.tensor(row, dtype=torch.long)
-        mask[index, span] = 1
-    return ids, mask
+    lengths = torch.tensor([len(row) for row in rows])
+    places = torch.arange(int(lengths.max()))
+    if side == "left":
+        places = places.flip(0)
+    real = places < lengths.unsqueeze(1)
+    ids = torch.full(real.shape, value)
+    ids[real] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
+    return ids, real.long()
 
 
 def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:

@@ -30,7 +30,7 @@ class LanguageModeling(pl.LightningModule):
     def loss(self, ids: Tensor, mask: Tensor) -> Tensor:
         hidden = language_model.hidden_states(self.network, ids, mask)
         real = mask[:, 1:].bool()
-        log_probs, _ = language_model.token_log_probs(
+        log_probs = language_model.token_log_probs(
             self.network.get_output_embeddings(), hidden[:, :-1][real], ids[:, 1:][real]
         )
         return -log_probs.mean()

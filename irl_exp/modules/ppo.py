@@ -31,7 +31,6 @@ class Rollout:
     scores: Tensor
     log_probs: Tensor
     reference_log_probs: Tensor
-    entropies: Tensor
     values: Tensor
     rewards: Tensor
     advantages: Tensor
@@ -106,7 +105,7 @@ class PPO(pl.LightningModule):
         )
         texts = generation.decode(self.policy, completion[0])
         scores = self.reward.score(prompts, texts).to(self.device)
-        log_probs, values, entropies = self.evaluate(prompt, completion)
+        log_probs, values = self.evaluate(prompt, completion)
         reference = language_model.completion_log_probs(self.reference.network, prompt, completion)
         mask = completion[1].bool()
         rewards = token_rewards(scores, log_probs, reference, mask, self.config.kl_coef)
@@ -120,7 +119,6 @@ class PPO(pl.LightningModule):
             scores=scores,
             log_probs=log_probs,
             reference_log_probs=reference,
-            entropies=entropies,
             values=values,
             rewards=rewards,
             advantages=whiten(advantages, mask),
@@ -129,20 +127,20 @@ class PPO(pl.LightningModule):
 
     def evaluate(
         self, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities, values, entropies of completion tokens: three [n, T], 0 at padding."""
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values of completion tokens, [n, T] each, 0 at padding."""
         states = language_model.completion_states(self.network, prompt, completion)
         ids, real = completion[0], completion[1].bool()
         head = self.network.get_output_embeddings()
-        log_probs, entropies = language_model.token_log_probs(head, states, ids[real])
+        log_probs = language_model.token_log_probs(head, states, ids[real])
         values = self.value_head(states).squeeze(-1).float()
-        return tuple(_spread(x, real) for x in (log_probs, values, entropies))  # type: ignore[return-value]
+        return _spread(log_probs, real), _spread(values, real)
 
     def update(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
         """One optimizer step on some rows of the rollout."""
         longest = int(rollout.completion[1][rows].sum(-1).max())
         mask = rollout.mask[rows, :longest]
-        log_probs, values, _ = self.evaluate(
+        log_probs, values = self.evaluate(
             (rollout.prompt[0][rows], rollout.prompt[1][rows]),
             (rollout.completion[0][rows, :longest], rollout.completion[1][rows, :longest]),
         )
@@ -218,7 +216,7 @@ class PPO(pl.LightningModule):
             {
                 "objective/kl": rollout.kl.mean().item(),
                 "objective/kl_k3": ((-log_ratio).exp() - 1 + log_ratio).sum().item() / len(mask),
-                "objective/entropy": rollout.entropies.sum(-1).mean().item(),
+                "objective/entropy": -rollout.log_probs.sum(-1).mean().item(),
                 "objective/non_score_reward": -penalty.mean().item(),
                 "objective/rlhf_reward": (rollout.scores - penalty).mean().item(),
                 "objective/scores": rollout.scores.mean().item(),

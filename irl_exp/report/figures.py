@@ -199,7 +199,7 @@ def scores(run: Run) -> Figure | None:
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     colours = np.where(toxic, TOXIC, CLEAN).tolist()
     right.scatter(truth, recovered, s=9, c=colours, alpha=0.6, linewidths=0)
-    spearman = agreement.correlations(truth, recovered)["spearman"]
+    spearman = agreement.spearman(truth, recovered)
     text = number(spearman) + run.interval("recovery/spearman", spearman)
     right.set(
         title=f"Spearman {text}",

@@ -123,8 +123,8 @@ class _Evaluation:
                 "accuracy": lambda s, t, y: agreement.accuracy(s, y, threshold),
                 "f1": lambda s, t, y: agreement.f1(s, y, threshold),
                 "accuracy_at_zero": lambda s, t, y: agreement.accuracy_at_zero(s, y),
-                "pearson": lambda s, t, y: agreement.correlations(s, t)["pearson"],
-                "spearman": lambda s, t, y: agreement.correlations(s, t)["spearman"],
+                "pearson": lambda s, t, y: agreement.pearson(s, t),
+                "spearman": lambda s, t, y: agreement.spearman(s, t),
             },
             self.test.group_ids,
             ours,
@@ -133,7 +133,7 @@ class _Evaluation:
         )
         numbers = {f"recovery/{name}": value for name, value in pooled.items()}
         # A bootstrap of Kendall's tau would cost minutes; Spearman's interval tells as much.
-        numbers["recovery/kendall"] = agreement.correlations(ours, theirs)["kendall"]
+        numbers["recovery/kendall"] = agreement.kendall(ours, theirs)
         within = self.within_prompt(truth, recovered)
         numbers |= {f"recovery/{name}": value for name, value in within.items()}
         validation = self.score(recovered, "validation")

@@ -11,12 +11,14 @@ from irl_exp.metrics.agreement import (
     accuracy,
     accuracy_at_zero,
     auc,
-    correlations,
     f1,
     fit_threshold,
+    kendall,
     pair_accuracy,
     pair_counts,
+    pearson,
     pooled_share,
+    spearman,
 )
 
 
@@ -99,22 +101,22 @@ def test_f1_is_zero_when_nothing_is_called_or_present() -> None:
 def test_correlations_by_hand() -> None:
     # Deviations (-1, 0, 1) and (-1, -1, 2): r = 3 / sqrt(2 * 6). Two concordant pairs of three and
     # one tie in b: tau-b = 2 / sqrt(3 * 2). Ranks of b are 1.5, 1.5, 3: rho = 1.5 / sqrt(2 * 1.5).
-    result = correlations([1, 2, 3], [0, 0, 3])
-    assert result["pearson"] == pytest.approx(3 / 12**0.5)
-    assert result["kendall"] == pytest.approx(2 / 6**0.5)
-    assert result["spearman"] == pytest.approx(1.5 / 3**0.5)
+    a, b = [1, 2, 3], [0, 0, 3]
+    assert pearson(a, b) == pytest.approx(3 / 12**0.5)
+    assert kendall(a, b) == pytest.approx(2 / 6**0.5)
+    assert spearman(a, b) == pytest.approx(1.5 / 3**0.5)
 
 
 def test_rank_correlations_ignore_an_increasing_map() -> None:
     a = np.random.default_rng(3).normal(size=50)
-    result = correlations(a, np.exp(a))
-    assert result["spearman"] == pytest.approx(1) and result["kendall"] == pytest.approx(1)
-    assert result["pearson"] < 0.99
+    assert spearman(a, np.exp(a)) == pytest.approx(1) and kendall(a, np.exp(a)) == pytest.approx(1)
+    assert pearson(a, np.exp(a)) < 0.99
 
 
 @pytest.mark.filterwarnings("error")
 def test_correlations_of_a_constant_are_nan() -> None:
-    assert all(np.isnan(value) for value in correlations([1, 2, 3], [0.1, 0.1, 0.1]).values())
+    for correlation in (pearson, spearman, kendall):
+        assert np.isnan(correlation([1, 2, 3], [0.1, 0.1, 0.1]))
 
 
 def test_pair_accuracy_by_hand() -> None:
@@ -176,8 +178,8 @@ def test_pair_accuracy_of_matched_pairs_is_a_win_rate() -> None:
         (lambda: fit_threshold([1, 2], [0, 0]), "both 0 and 1, got only 0"),
         (lambda: accuracy([1, 2], [0, 1], float("nan")), "threshold"),
         (lambda: f1([[1, 2]], [[0, 1]], 0), "scores: expected 1 dimension"),
-        (lambda: correlations([1], [1]), "at least two"),
-        (lambda: correlations([1, 2], [1, 2, 3]), "b: expected shape"),
+        (lambda: pearson([1], [1]), "at least two"),
+        (lambda: kendall([1, 2], [1, 2, 3]), "b: expected shape"),
         (lambda: pair_accuracy([[1], [2]], [[1], [2]]), "two completions"),
         (lambda: pair_accuracy([[1, 2]], [[1, np.nan]]), "recovered: got nan"),
         (lambda: pair_accuracy([[1, 2]], [[1, 2]], groups=[0]), "groups: expected shape"),

@@ -146,7 +146,7 @@ def make_summary(panel: pd.DataFrame) -> dict[str, Any]:
         if name != "recovery":
             measured[f"{name}/pair_accuracy"] = (auc - 0.03, 0.01)
             measured[f"{name}/starc"] = (0.75 - 0.4 * auc, 0.01)
-    rank = agreement.correlations(comments["recovered"], comments["truth"])["spearman"]
+    rank = agreement.spearman(comments["recovered"], comments["truth"])
     truth = agreement.auc(comments["truth"], comments["toxic"].astype(int))
     measured |= {"recovery/spearman": (rank, 0.03), "ground_truth/auc": (truth, (1 - truth) / 4)}
     summary: dict[str, Any] = dict(NUMBERS)
