@@ -25,7 +25,7 @@ from irl_exp.models import language_model
 
 REWARD_FILE = "reward.json"
 # Texts of a training batch that pass the network at once, in the order of their lengths.
-TRAINING_ROWS = 128
+TRAINING_ROWS = 64
 
 
 class Scorer(Protocol):
