@@ -93,7 +93,6 @@ class _Evaluation:
             "test": _texts(self.test),
             "validation": _texts(self.validation),
             "pool": self.pool.pool(),
-            "reference": self.pool.reference_texts(),
         }
         self.rewards: dict[str, Reward] = {}
         self.scores: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -183,17 +182,18 @@ class _Evaluation:
 
     def panel(self, rewards: Mapping[str, Artifact]) -> pd.DataFrame:
         """Held-out comments, then reference completions of test prompts, under every reward."""
-        tables = []
-        for kind, where in (("comment", "test"), ("reference", "reference")):
-            prompts, completions = self.texts[where]
-            table = pd.DataFrame({"kind": kind, "prompt": prompts, "completion": completions})
-            table["toxic"] = pd.array(
-                self.test.labels if kind == "comment" else [None] * len(table), dtype="Int8"
-            )
-            for name, artifact in rewards.items():
-                table[name] = self.score(artifact, where)
-            tables.append(table)
-        return pd.concat(tables, ignore_index=True)
+        comments = self.rows("comment", self.texts["test"])
+        comments["toxic"] = pd.array(self.test.labels, dtype="Int8")
+        completions = self.rows("reference", self.pool.reference_texts())
+        completions["toxic"] = pd.array([None] * len(completions), dtype="Int8")
+        for name, artifact in rewards.items():
+            comments[name] = self.score(artifact, "test")
+            pool = self.score(artifact, "pool").reshape(-1, self.width)
+            completions[name] = pool[:, self.width // 2 :].ravel()  # behind the aligned policy's
+        return pd.concat([comments, completions], ignore_index=True)
+
+    def rows(self, kind: str, texts: Texts) -> pd.DataFrame:
+        return pd.DataFrame({"kind": kind, "prompt": texts[0], "completion": texts[1]})
 
 
 def panel_digest(panel: pd.DataFrame) -> str:
