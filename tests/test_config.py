@@ -205,7 +205,7 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ),
         (
             "rlhf.minibatch_size=100",
-            "rlhf.batch_size=256: expected a multiple of rlhf.minibatch_size=100",
+            "rlhf.batch_size=640: expected a multiple of rlhf.minibatch_size=100",
         ),
         (
             "rlhf=tilted rlhf.candidates=63",

@@ -17,7 +17,7 @@ from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
-VERSION = 3
+VERSION = 4
 
 
 def align(

@@ -20,7 +20,7 @@ from irl_exp.steps.observe import SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 2
+VERSION = 3
 PANEL_FILE = "panel.parquet"
 
 Texts = tuple[list[str], list[str]]

@@ -19,7 +19,7 @@ from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, read_jsonl, write_summary
 from irl_exp.store import Artifact, content_digest
 
-VERSION = 2
+VERSION = 3
 CALIBRATION_FILE = "calibration.parquet"
 # Completions of calibration prompts, from which every reward gets its unit.
 CALIBRATION_COMPLETIONS = 1024
