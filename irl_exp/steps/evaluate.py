@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from irl_exp.config import InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
@@ -143,7 +144,13 @@ class _Evaluation:
         """What R̂ is asked to tell apart: human labels, or as in the paper R*'s own at zero."""
         if self.config.labels == "human":
             return self.test.labels
-        return (self.score(truth, "test") <= 0).astype(np.int64)
+        toxic = (self.score(truth, "test") <= 0).astype(np.int64)
+        if toxic.min() == toxic.max():
+            raise InputError(
+                f"evaluation.labels=ground_truth: R* calls {'every' if toxic[0] else 'no'} test "
+                "comment toxic at zero; expected an R* whose zero parts them, or labels=human"
+            )
+        return toxic
 
     def within_prompt(self, truth: Artifact, other: Artifact) -> dict[str, float]:
         theirs, ours = (
