@@ -189,18 +189,15 @@ class _Evaluation:
 
     def panel(self, rewards: Mapping[str, Artifact]) -> pd.DataFrame:
         """Held-out comments, then reference completions of test prompts, under every reward."""
-        comments = self.rows("comment", self.texts["test"])
+        comments = _rows("comment", self.texts["test"])
         comments["toxic"] = pd.array(self.test.labels, dtype="Int8")
-        completions = self.rows("reference", self.pool.reference_texts())
+        completions = _rows("reference", self.pool.reference_texts())
         completions["toxic"] = pd.array([None] * len(completions), dtype="Int8")
         for name, artifact in rewards.items():
             comments[name] = self.score(artifact, "test")
             pool = self.score(artifact, "pool").reshape(-1, self.width)
             completions[name] = pool[:, self.width // 2 :].ravel()  # behind the aligned policy's
         return pd.concat([comments, completions], ignore_index=True)
-
-    def rows(self, kind: str, texts: Texts) -> pd.DataFrame:
-        return pd.DataFrame({"kind": kind, "prompt": texts[0], "completion": texts[1]})
 
 
 def panel_digest(panel: pd.DataFrame) -> str:
@@ -211,3 +208,7 @@ def panel_digest(panel: pd.DataFrame) -> str:
 
 def _texts(comments: Comments) -> Texts:
     return comments.table["prompt"].tolist(), comments.completions
+
+
+def _rows(kind: str, texts: Texts) -> pd.DataFrame:
+    return pd.DataFrame({"kind": kind, "prompt": texts[0], "completion": texts[1]})
