@@ -404,6 +404,20 @@ def test_the_papers_evaluation(smoke: Path, lab: Lab) -> None:
     assert numbers["recovery/auc"] == pytest.approx(roc_auc_score(toxic, -comments["recovered"]))
 
 
+@pytest.mark.slow
+def test_labels_at_zero_that_part_nothing_are_refused(
+    smoke: Path, lab: Lab, tmp_path: Path
+) -> None:
+    folder = tmp_path / "classifier"
+    save_classifier(folder, training_texts(lab, smoke))
+    network = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        network.classifier.out_proj.bias[network.config.label2id["toxic"]] -= 1000
+    network.save_pretrained(folder)
+    with pytest.raises(SystemExit, match=r"R\* calls no test comment toxic at zero"):
+        lab.run("evaluation=paper", "ground_truth=classifier", f"ground_truth.path={folder}")
+
+
 # --- materials ------------------------------------------------------------------------------------
 
 
