@@ -78,9 +78,10 @@ def register() -> None:
     JobReturn.return_value = property(_return_value, JobReturn.return_value.fset)  # type: ignore
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for group, schemas in SCHEMAS.items():
+    # Outside the groups, so that none stands among the options that --help and <Tab> offer.
+    for schemas in SCHEMAS.values():
         for name, schema in schemas.items():
-            store.store(group=group, name=f"{name}_schema", node=schema)
+            store.store(name=f"{name}_schema", node=schema)
     for name, resolver in (
         ("run_id", run_id),
         ("sweep_name", sweep_name),
@@ -242,8 +243,7 @@ def condense(error: BaseException) -> str:
             return line
         case MissingConfigException(missing_cfg_file=str(name), options=list(options)):
             group, _, choice = name.rpartition("/")
-            known = (option for option in options if not option.endswith("_schema"))
-            return f"{group}={choice}: expected one of {', '.join(known)}"
+            return f"{group}={choice}: expected one of {', '.join(options)}"
         case OverrideParseException():
             return f"{cause.override}: not an override; expected KEY=VALUE, quoted for your shell"
         case HydraException():

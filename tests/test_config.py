@@ -80,8 +80,8 @@ def test_the_yaml_has_the_keys_of_its_schema(leaf: str) -> None:
         if isinstance(entry, dict):
             keys |= {name.split("@")[1].split(".")[0] for name in entry}
     base = defaults[0]
-    if base.endswith("_schema"):
-        schema = SCHEMAS[group][base.removesuffix("_schema")]
+    if base.endswith("_schema@_here_"):
+        schema = SCHEMAS[group][base.removeprefix("/").removesuffix("_schema@_here_")]
         assert keys == {field.name for field in fields(schema)}
     else:
         assert keys <= {str(key) for key in OmegaConf.load(cli.CONF / group / f"{base}.yaml")}
