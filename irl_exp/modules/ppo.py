@@ -185,6 +185,12 @@ class PPO(pl.LightningModule):
         )
         return [plan["optimizer"]], [plan["lr_scheduler"]]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["generator"] = self.generator.get_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generator.set_state(checkpoint["generator"])
+
     # --- stop rules and what is logged --------------------------------------------------------
 
     def check(self, rollout: Rollout, iteration: int) -> None:

@@ -1,7 +1,10 @@
-"""One way to fit every Lightning module: trainer, optimizer with its schedule, curves."""
+"""One way to fit every Lightning module: trainer, optimizer with its schedule, curves, resuming."""
 
 import json
+import logging
+import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +18,18 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from irl_exp.config import InputError, TrainerConfig
+from irl_exp.data.batches import ResumableLoader
+
+log = logging.getLogger(__name__)
 
 CURVES_FILE = "metrics.jsonl"
+CHECKPOINT_FILE = "checkpoint.ckpt"
+# What a killed training leaves in its folder, and a later one goes on from.
+RESUMED_FILES = (CHECKPOINT_FILE, CURVES_FILE)
+# Seconds between checkpoints; more where saving one would take more than a twentieth of the time.
+CHECKPOINT_SECONDS = 10.0
+COST_FACTOR = 20.0
+LOG_EVERY = 10
 
 
 class Curves(Logger):
@@ -25,7 +38,6 @@ class Curves(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / CURVES_FILE
-        self.path.unlink(missing_ok=True)
 
     @property
     def name(self) -> str:
@@ -44,6 +56,65 @@ class Curves(Logger):
             lines.write(json.dumps({"global_step": step, **numbers}) + "\n")
 
 
+class Checkpoints(pl.Callback):
+    """Saves, every few seconds, all that training needs to go on as if it had never stopped.
+
+    Weights, optimizer, schedule and progress are Lightning's business; generators of the module
+    are the module's; the loader's place, the global generators (dropout) and how far the curves had
+    come are kept here. One file, replaced atomically.
+    """
+
+    def __init__(self, folder: Path, loader: DataLoader) -> None:
+        self.loader = loader
+        self.path = folder / CHECKPOINT_FILE
+        self.curves = folder / CURVES_FILE
+        self.restored: dict[str, Any] | None = None
+        self.saved = time.monotonic()
+        self.cost = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "loader": self.loader.state_dict() if isinstance(self.loader, ResumableLoader) else {},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "curves": self.curves.stat().st_size if self.curves.is_file() else 0,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.restored = state
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.restored is None:
+            self.curves.unlink(missing_ok=True)
+            return
+        log.info("%s: resumed at step %d", type(module).__name__, trainer.global_step)
+        # Lightning would do this itself, had no module asked for the number of steps before.
+        if isinstance(self.loader, ResumableLoader):
+            self.loader.load_state_dict(self.restored["loader"])
+        torch.set_rng_state(self.restored["random"])
+        if self.restored["random_cuda"]:
+            torch.cuda.set_rng_state_all(self.restored["random_cuda"])
+        if self.curves.is_file():
+            os.truncate(self.curves, self.restored["curves"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        start = time.monotonic()
+        if start - self.saved < max(CHECKPOINT_SECONDS, COST_FACTOR * self.cost) or trainer.should_stop:
+            return
+        done = trainer.current_epoch * trainer.num_training_batches + index + 1
+        # Validation, and what this batch logs, come only after this hook: a checkpoint taken now
+        # would miss them. The next batch is soon enough.
+        if done % trainer.num_training_batches == 0 or done % LOG_EVERY == 0:
+            return
+        temporary = self.path.with_suffix(".part")
+        trainer.save_checkpoint(temporary, weights_only=False)
+        os.replace(temporary, self.path)
+        self.saved = time.monotonic()
+        self.cost = self.saved - start
+
+
 def fit(
     module: pl.LightningModule,
     loader: DataLoader,
@@ -54,7 +125,12 @@ def fit(
     max_grad_norm: float | None = None,
     validation: DataLoader | None = None,
 ) -> None:
-    """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged."""
+    """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged.
+
+    Goes on from the checkpoint that a killed training of the same module left in `folder`; who
+    calls removes it once the result is safe.
+    """
+    checkpoint = folder / CHECKPOINT_FILE
     with warnings.catch_warnings():
         # Few loader workers are right for token rows that already stand in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -70,13 +146,15 @@ def fit(
             max_epochs=epochs,
             gradient_clip_val=max_grad_norm,
             logger=Curves(folder),
-            log_every_n_steps=10,
+            log_every_n_steps=LOG_EVERY,
             num_sanity_val_steps=0,
+            callbacks=[Checkpoints(folder, loader)],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
         )
-        trainer.fit(module, loader, validation)
+        resumed = checkpoint if checkpoint.is_file() else None
+        trainer.fit(module, loader, validation, ckpt_path=resumed, weights_only=True)
     if not all(parameter.isfinite().all() for parameter in module.parameters()):
         raise InputError(
             f"{type(module).__name__}: training diverged to weights that are not finite; "

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from irl_exp.config import MarginSolver
-from irl_exp.data.batches import LengthBatches
+from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import reward_model
 from irl_exp.models.reward_model import NetworkReward
@@ -47,11 +47,7 @@ def train_on_orders(
     batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))
     fit(
         module,
-        DataLoader(
-            list(zip(pools, train_order, strict=True)),  # type: ignore[arg-type]
-            batch_sampler=batches,
-            collate_fn=collate,
-        ),
+        ResumableLoader(list(zip(pools, train_order, strict=True)), batches, collate),
         problem.trainer,
         problem.folder,
         epochs=config.epochs,

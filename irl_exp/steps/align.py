@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from torch.utils.data import DataLoader
 
 from irl_exp.config import PPOConfig, TiltedConfig
+from irl_exp.data.batches import ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.models import generation
 from irl_exp.models.reward_model import load_normalized
@@ -72,7 +72,7 @@ def _ppo(
     wanted = config.iterations * config.batch_size
     rounds = -(-wanted // len(prompts))
     indices = torch.cat([torch.randperm(len(prompts), generator=order) for _ in range(rounds)])
-    queue = [prompts[i] for i in indices[:wanted].tolist()]
+    batches = [rows.tolist() for rows in indices[:wanted].split(config.batch_size)]
 
     policy = generation.load_network(reference.path)
     ppo = PPO(
@@ -83,8 +83,7 @@ def _ppo(
         bench.config.dataset.max_new_tokens,
         bench.generator(seed, "ppo"),
     )
-    loader = DataLoader(queue, batch_size=config.batch_size, collate_fn=list)  # type: ignore[arg-type, var-annotated]
-    fit(ppo, loader, bench.config.trainer, folder)
+    fit(ppo, ResumableLoader(prompts, batches, list), bench.config.trainer, folder)
     policy.save(folder)
     save_model(ppo.value_head, str(folder / "value_head.safetensors"))
     generation.save_policy(folder, "network", stopped=ppo.stopped)

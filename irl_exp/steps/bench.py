@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from irl_exp.config import Config
-from irl_exp.modules.training import CURVES_FILE
+from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, RESUMED_FILES
 from irl_exp.store import Artifact, Store
 from irl_exp.tracking import Tracker, Value
 
@@ -61,9 +61,12 @@ class Bench:
         }
 
         def attempt(folder: Path) -> None:
-            for leaving in folder.iterdir():
-                shutil.rmtree(leaving) if leaving.is_dir() else leaving.unlink()
+            _clear(folder)
+            # Library code draws from generators of its own; this is for what libraries draw unasked
+            # (dropout), so that a step does not depend on which steps were computed before it.
+            torch.manual_seed(derive(seed, step))
             compute(folder)
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
 
         start = time.perf_counter()
         artifact = self.store.fetch(step, identity, attempt, rerun=self.config.rerun)
@@ -106,6 +109,14 @@ class Bench:
     def generator(self, seed: int, purpose: str) -> torch.Generator:
         """A generator of its own for each purpose, on the device that samples."""
         return torch.Generator(self.device).manual_seed(derive(seed, purpose))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left, except a checkpoint to go on from and its curves."""
+    kept = RESUMED_FILES if (folder / CHECKPOINT_FILE).is_file() else ()
+    for leaving in folder.iterdir():
+        if leaving.name not in kept:
+            shutil.rmtree(leaving) if leaving.is_dir() else leaving.unlink()
 
 
 def derive(seed: int, purpose: str) -> int:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from irl_exp.config import (
     ClassifierGroundTruth,
@@ -13,7 +12,7 @@ from irl_exp.config import (
     GroundTruthConfig,
     TrainedGroundTruth,
 )
-from irl_exp.data.batches import LengthBatches
+from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.metrics import agreement
 from irl_exp.models import reward_model
@@ -126,7 +125,7 @@ def _trained(
     examples = list(zip(rows, train.labels.tolist(), strict=True))
     fit(
         RewardModeling(reward, config.learning_rate, config.weight_decay, config.warmup),
-        DataLoader(examples, batch_sampler=batches, collate_fn=collate),  # type: ignore[arg-type]
+        ResumableLoader(examples, batches, collate),
         bench.config.trainer,
         folder,
         epochs=config.epochs,

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from irl_exp.config import CheckpointModel, ScratchModel
-from irl_exp.data.batches import LengthBatches
+from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.models import generation, language_model
 from irl_exp.models.generation import NetworkPolicy
@@ -84,7 +84,7 @@ def _train(
     batches = LengthBatches([len(row) for row in train], config.batch_size, order)
     fit(
         LanguageModeling(model, config.learning_rate, config.weight_decay, config.warmup),
-        DataLoader(train, batch_sampler=batches, collate_fn=collate),  # type: ignore[arg-type]
+        ResumableLoader(train, batches, collate),
         bench.config.trainer,
         folder,
         epochs=config.epochs,
