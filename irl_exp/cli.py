@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from irl_exp.config import SCHEMAS, Config, InputError, validate
-from irl_exp.tracking import Tracker, read_status
+from irl_exp.config import SCHEMAS, Config, InputError, WandbTracker, validate
+from irl_exp.tracking import Tracker, Wandb, read_status
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "reru
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
+    # Flags first: Hydra's parser takes no override on both sides of one.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
@@ -108,11 +111,11 @@ def app(config: DictConfig) -> float | None:
     try:
         with Tracker(folder, identity) as tracker:
             _start(config, tracker)
+        _show(folder)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on: say now which failed
             log.error("%s: %s", folder.name, condense(error))
         raise
-    _show(folder)
     return _objective(config, tracker.summary)
 
 
@@ -124,7 +127,30 @@ def _start(config: DictConfig, tracker: Tracker) -> None:
     assert isinstance(typed, Config)
     _refuse_unknown(plain, asdict(typed))
     validate(typed)
-    _run(typed, tracker)
+    with _mirror(typed, plain, tracker):
+        _run(typed, tracker)
+        tracker.finish()
+        _write_page(tracker.folder)
+        if tracker.mirror:
+            recovered = tracker.steps.get("recover")
+            store = Path(typed.paths.store)
+            tracker.mirror.files(store / "recover" / recovered if recovered else None)
+
+
+def _mirror(config: Config, plain: dict[str, Any], tracker: Tracker) -> AbstractContextManager:
+    """The run at wandb, if that is wanted: beside the others of its sweep, named for what it is."""
+    if not isinstance(config.tracker, WandbTracker):
+        return nullcontext()
+    hydra_config = HydraConfig.get()
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    chosen = hydra_config.runtime.choices
+    return Wandb(
+        config.tracker,
+        tracker,
+        plain,
+        group=Path(hydra_config.sweep.dir).name if in_sweep else config.name,
+        job_type=str(chosen.get("experiment") or chosen.get("debug") or "study"),
+    )
 
 
 def _refuse_unknown(found: dict[Any, Any], known: dict[Any, Any], above: str = "") -> None:
@@ -166,6 +192,7 @@ def reset_process_state(config: Config) -> None:
     transformers_logging.disable_progress_bar()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its font cache
     warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
@@ -177,10 +204,15 @@ def reset_process_state(config: Config) -> None:
     seed_everything(config.seed, verbose=False)
 
 
-def _show(folder: Path) -> None:
+def _write_page(folder: Path) -> None:
     from irl_exp.report import page
 
     page.write(folder)
+
+
+def _show(folder: Path) -> None:
+    from irl_exp.report import page
+
     page.show(folder)
 
 

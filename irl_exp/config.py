@@ -239,6 +239,16 @@ class TrackerConfig:
 
 
 @dataclass
+class WandbTracker(TrackerConfig):
+    """The same run at Weights & Biases too."""
+
+    mode: str
+    project: str
+    entity: str | None
+    log_rewards: bool
+
+
+@dataclass
 class PathsConfig:
     store: str
 
@@ -283,7 +293,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "evaluation": {"evaluation": EvaluationConfig},
     "seeds": {"seeds": SeedsConfig},
     "trainer": {"trainer": TrainerConfig},
-    "tracker": {"tracker": TrackerConfig},
+    "tracker": {"tracker": TrackerConfig, "wandb": WandbTracker},
     "paths": {"paths": PathsConfig},
 }
 
@@ -301,6 +311,7 @@ STEPS = (
 # What a sweeper may optimize.
 SELECTABLE = ("validation/recovery_auc",)
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
+WANDB_MODES = ("online", "offline")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 
@@ -478,6 +489,13 @@ def _choices(config: Config) -> None:
         f"objective={config.objective}: expected a metric of the validation split "
         f"({', '.join(SELECTABLE)}); nothing is selected on test data",
     )
+    tracker = config.tracker
+    if isinstance(tracker, WandbTracker):
+        _require(
+            tracker.mode in WANDB_MODES,
+            f"tracker.mode={tracker.mode}: expected one of {', '.join(WANDB_MODES)}",
+        )
+        _require(bool(tracker.project), "tracker.project is empty; expected the name of a project")
     trainer = config.trainer
     _require(
         trainer.accelerator in ACCELERATORS,

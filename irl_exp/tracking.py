@@ -1,20 +1,26 @@
 """The run directory: what a run was, how it went, and what came out of it.
 
-Complete without any tracking service; a service only mirrors it. Files that are rewritten are
+Complete without any tracking service; wandb only mirrors it. Files that are rewritten are
 replaced atomically, so that a reader never sees half of one.
 """
 
+import contextlib
 import json
+import logging
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from irl_exp.config import WandbTracker
+
+log = logging.getLogger(__name__)
 
 LIBRARIES = ("irl-exp", "torch", "pytorch-lightning", "transformers", "trl", "hydra-core", "numpy")
 # What a summary says where a number has no meaning.
@@ -32,6 +38,7 @@ class Tracker:
         self.summary: dict[str, Value] = {}
         self.warnings: list[str] = []
         self.steps: dict[str, str] = {}
+        self.mirror: Wandb | None = None
         self.started = time.time()
 
     # --- life of a run ------------------------------------------------------------------------
@@ -65,11 +72,15 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self._write_status("done")
+            self.finish()
         elif isinstance(error, KeyboardInterrupt | SystemExit):  # Ctrl-C, or SIGTERM
             self._write_status("interrupted")
         else:
             self._write_status("failed", error=f"{type(error).__name__}: {error}")
+
+    def finish(self) -> None:
+        """All numbers are there."""
+        self._write_status("done")
 
     def warn(self, text: str) -> None:
         """Something a reader of the results must know; shown in the table and the report."""
@@ -90,7 +101,10 @@ class Tracker:
 
     def log(self, step: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Append curves: {step, global_step, name: value, ...} a line."""
+        records = list(records)
         self._append("metrics.jsonl", ({"step": step, **record} for record in records))
+        if self.mirror:
+            self.mirror.log(step, records)
 
     def sample(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append prompts with completions and what was thought of them."""
@@ -101,6 +115,8 @@ class Tracker:
         self.summary.update(numbers)
         ordered = dict(sorted(self.summary.items()))
         _replace(self.folder / "summary.json", json.dumps(ordered, indent=2) + "\n")
+        if self.mirror:
+            self.mirror.summarize(numbers)
 
     # --- files --------------------------------------------------------------------------------
 
@@ -118,6 +134,110 @@ class Tracker:
             facts["error"] = error
         facts |= {"warnings": self.warnings, "seconds": round(time.time() - self.started, 1)}
         _replace(self.folder / "status.json", json.dumps(facts, indent=2) + "\n")
+
+
+class Wandb:
+    """One run at wandb, open from `with` to its end, whatever that is.
+
+    Nothing that goes wrong there can fail the run: it costs a warning, and what was still to be
+    mirrored. Runs of a sweep follow each other in one process, so every run is begun apart from
+    those before it (`create_new`), and ended here with the exit code it deserves.
+    """
+
+    def __init__(
+        self,
+        config: WandbTracker,
+        tracker: Tracker,
+        plain: Mapping[str, Any],
+        group: str | None,
+        job_type: str,
+    ) -> None:
+        self.config, self.tracker = config, tracker
+        self.plain, self.group, self.job_type = plain, group, job_type
+        self.run: Any = None
+        self.curves: set[str] = set()
+
+    def __enter__(self) -> "Wandb":
+        with self._forgiven():
+            import wandb
+
+            if self.config.mode == "online":
+                log.info("wandb: connecting")
+            self.run = wandb.init(
+                project=self.config.project,
+                entity=self.config.entity,
+                mode=self.config.mode,  # type: ignore[arg-type]
+                name=self.tracker.folder.name,
+                group=self.group,
+                job_type=self.job_type,
+                tags=[*self.plain["tags"], *self.plain["extra_tags"]],
+                config={**self.plain, "run_id": self.tracker.run_id},
+                dir=self.tracker.folder,
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", save_code=False),
+            )
+            online = self.config.mode == "online"
+            folder = Path(self.run.dir).parent
+            where = self.run.url if online else f"offline; to upload: wandb sync {folder}"
+            log.info("wandb: %s", where)
+            self.tracker.note(wandb={"id": self.run.id, "url": self.run.url if online else None})
+            self.tracker.mirror = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        # wandb's own __exit__ would print a traceback.
+        with self._forgiven():
+            if self.run is not None:
+                self.run.finish(exit_code=0 if kind is None else 1)
+        self.tracker.mirror = None
+
+    def log(self, step: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Curves as `STEP/NAME` over `STEP/global_step`."""
+        with self._forgiven():
+            for record in records:
+                if step not in self.curves:
+                    self.curves.add(step)
+                    self.run.define_metric(f"{step}/global_step", hidden=True, summary="none")
+                    self.run.define_metric(
+                        f"{step}/*", step_metric=f"{step}/global_step", summary="none"
+                    )
+                self.run.log({f"{step}/{name}": value for name, value in record.items()})
+
+    def summarize(self, numbers: Mapping[str, Value]) -> None:
+        with self._forgiven():
+            self.run.summary.update(dict(numbers))
+
+    def files(self, reward: Path | None) -> None:
+        """What a finished run directory shows: samples as a table, figures; `reward` if asked."""
+        with self._forgiven():
+            import wandb
+
+            folder = self.tracker.folder
+            shown: dict[str, Any] = {
+                f"figures/{path.stem}": wandb.Image(str(path))
+                for path in sorted((folder / "figures").glob("*.png"))
+            }
+            if (folder / "samples.jsonl").is_file():
+                lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+                records = [json.loads(line) for line in lines]
+                columns = list(dict.fromkeys(name for record in records for name in record))
+                rows = [[record.get(name) for name in columns] for record in records]
+                shown["samples"] = wandb.Table(columns=[*columns], data=[*rows])
+            if shown:
+                self.run.log(shown)
+            if self.config.log_rewards and reward is not None:
+                artifact = wandb.Artifact(f"recovered-reward-{self.tracker.run_id}", type="reward")
+                artifact.add_dir(str(reward))
+                self.run.log_artifact(artifact)
+
+    @contextlib.contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.tracker.mirror = None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.tracker.warn(f"wandb has this run in part or not at all: {reason}")
 
 
 def read_status(folder: Path) -> dict[str, Any]:

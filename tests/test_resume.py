@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SMALL = "+debug=smoke dataset.size=1200 trainer.threads=1 evaluation.draws=10".split()
+SMALL = ["+debug=smoke", "dataset.size=1200", "trainer.threads=1", "evaluation.draws=10"]
 # The command, with checkpoints so often that a short study has some.
 DRIVER = """
 import sys

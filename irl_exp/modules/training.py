@@ -101,7 +101,8 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         start = time.monotonic()
-        if start - self.saved < max(CHECKPOINT_SECONDS, COST_FACTOR * self.cost) or trainer.should_stop:
+        wait = max(CHECKPOINT_SECONDS, COST_FACTOR * self.cost)
+        if start - self.saved < wait or trainer.should_stop:
             return
         done = trainer.current_epoch * trainer.num_training_batches + index + 1
         # Validation, and what this batch logs, come only after this hook: a checkpoint taken now

@@ -1,0 +1,215 @@
+"""The mirror at wandb, as its own offline files have it; and that nothing there can fail a run."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from wandb.proto.wandb_internal_pb2 import Record
+
+from irl_exp.config import WandbTracker
+from irl_exp.tracking import Tracker, Wandb
+
+SMALL = ("+debug=smoke", "trainer.threads=1", "dataset.size=400")
+
+
+def irl_exp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "irl_exp", *SMALL, f"paths.store={folder}/store", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        # Without what the machine knows of wandb.
+        env={"PATH": "", "HOME": str(folder), "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# --- reading what wandb wrote -------------------------------------------------------------------
+
+
+def records(run: Path) -> list[Record]:
+    """All records of the one offline run below a run directory."""
+    [path] = run.glob("wandb/offline-run-*/*.wandb")
+    found = []
+    for data in log_entries(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(data)
+        found.append(record)
+    return found
+
+
+def log_entries(data: bytes) -> Iterator[bytes]:
+    """The entries of a LevelDB log: blocks of 32 KiB, of chunks with crc, length and kind (whole,
+    first, middle or last part of an entry); wandb puts seven bytes in front of all."""
+    place, entry = 7, b""
+    while place + 7 <= len(data):
+        room = 32768 - place % 32768
+        if room < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        entry += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield entry
+            entry = b""
+
+
+def items(found: Any) -> dict[str, Any]:
+    """Key -> value of a list of wandb's items, whose keys are plain or nested."""
+    return {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in found}
+
+
+def header(run: Path) -> Any:
+    return next(r.run for r in records(run) if r.WhichOneof("record_type") == "run")
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    rows = [items(r.history.item) for r in records(run) if r.WhichOneof("record_type") == "history"]
+    return [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+
+
+def exit_codes(run: Path) -> list[int]:
+    return [r.exit.exit_code for r in records(run) if r.WhichOneof("record_type") == "exit"]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for record in records(run):
+        if record.WhichOneof("record_type") == "summary":
+            found |= items(record.summary.update)
+    return found
+
+
+# --- what is mirrored ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two runs in one process, by their solvers."""
+    folder = tmp_path_factory.mktemp("wandb")
+    words = ["tracker=wandb_offline", "tracker.log_rewards=true", "tags=[a]", "extra_tags=[b]"]
+    done = irl_exp(folder, "-m", "solver=logistic,length", "name=two", "until=recover", *words)
+    assert done.returncode == 0, done.stderr
+    runs = (folder / "sweeps" / "two").glob("*/status.json")
+    return {
+        yaml.safe_load((p.parent / "config.yaml").read_text())["solver"]["name"]: p.parent
+        for p in runs
+    }
+
+
+@pytest.mark.slow
+def test_runs_of_one_process_are_runs_of_their_own(sweep: dict[str, Path]) -> None:
+    assert set(sweep) == {"logistic", "length"}
+    for solver, run in sweep.items():
+        resolved = yaml.safe_load((run / "config.yaml").read_text())
+        manifest = json.loads((run / "manifest.json").read_text())
+        found = items(header(run).config.update)
+        found.pop("_wandb", None)
+        assert found == {**resolved, "run_id": manifest["run_id"]}
+        assert found["solver"]["name"] == solver
+        assert header(run).run_id == manifest["wandb"]["id"]
+        assert header(run).display_name == run.name
+        assert (header(run).run_group, header(run).job_type) == ("two", "smoke")
+        assert list(header(run).tags) == ["a", "b"]
+        assert exit_codes(run) == [0]
+
+
+@pytest.mark.slow
+def test_the_history_is_that_of_the_run_directory(sweep: dict[str, Path]) -> None:
+    for run in sweep.values():
+        expected = []
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            step = record.pop("step")
+            expected.append({f"{step}/{name}": value for name, value in record.items()})
+        assert len(expected) > 5
+        curves = [
+            row
+            for row in history(run)
+            if not any(key.startswith(("figures/", "samples")) for key in row)
+        ]
+        assert curves == expected
+
+
+@pytest.mark.slow
+def test_curves_have_their_own_axes(sweep: dict[str, Path]) -> None:
+    metrics = [
+        r.metric for r in records(sweep["logistic"]) if r.WhichOneof("record_type") == "metric"
+    ]
+    axes = {m.glob_name: m.step_metric for m in metrics if m.glob_name}
+    assert axes["align/*"] == "align/global_step"
+    assert axes["recover/*"] == "recover/global_step"
+
+
+@pytest.mark.slow
+def test_the_summary_is_that_of_the_run_directory(sweep: dict[str, Path]) -> None:
+    for run in sweep.values():
+        expected = json.loads((run / "summary.json").read_text())
+        found = summary(run)
+        assert {name: found[name] for name in expected} == expected
+        others = {name.split("/")[0] for name in found.keys() - expected.keys()}
+        assert others <= {"figures", "samples", "_wandb", "_step", "_runtime", "_timestamp"}
+
+
+@pytest.mark.slow
+def test_samples_figures_and_rewards(sweep: dict[str, Path]) -> None:
+    for solver, run in sweep.items():
+        last = history(run)[-1]
+        drawn = {f"figures/{path.stem}" for path in (run / "figures").glob("*.png")}
+        shown = {"/".join(key.split("/")[:2]) for key in last if key.startswith("figures/")}
+        assert drawn and drawn == shown
+        lines = (run / "samples.jsonl").read_text().splitlines()
+        assert (last["samples/_type"], last["samples/nrows"]) == ("table-file", len(lines))
+        artifacts = [r.artifact for r in records(run) if r.WhichOneof("record_type") == "artifact"]
+        [reward] = [a for a in artifacts if a.type == "reward"]
+        names = {entry.path for entry in reward.manifest.contents}
+        assert "reward.json" in names
+        assert ("model.safetensors" in names) == (solver == "logistic")
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_failed_run_failed_there_too(tmp_path: Path) -> None:
+    """An exit code that is not zero, and still one line in the place of a traceback."""
+    words = ["dataset=file", "dataset.path=none.csv", "tracker=wandb_offline", "hydra.run.dir=run"]
+    done = irl_exp(tmp_path, *words)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert exit_codes(tmp_path / "run") == [1]
+
+
+def test_a_wandb_that_cannot_be_had_costs_a_warning(tmp_path: Path) -> None:
+    done = irl_exp(tmp_path, "tracker=wandb", "until=curate", "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "done"
+    [warning] = status["warnings"]
+    assert warning.startswith("wandb has this run in part or not at all: ")
+    assert "comments/kept" in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+def test_a_wandb_that_breaks_on_the_way_costs_a_warning(tmp_path: Path) -> None:
+    """As if the service had gone while the run went on."""
+    plain = {"tags": [], "extra_tags": [], "seeds": {}}
+    settings = WandbTracker("wandb_offline", "offline", "irl_exp", None, False)
+    with Tracker(tmp_path, "12345678") as tracker:
+        tracker.start(plain, "", [])
+        with Wandb(settings, tracker, plain, None, "study") as mirror:
+            tracker.log("align", [{"global_step": 0, "loss": 1.0}])
+            mirror.run.finish()
+            tracker.log("align", [{"global_step": 1, "loss": 0.5}])
+            tracker.summarize({"recovery/auc": 0.9})
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["status"] == "done"
+    assert len(status["warnings"]) == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"recovery/auc": 0.9}
