@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -29,6 +31,7 @@ from omegaconf.errors import (
 )
 
 from irl_exp.config import SCHEMAS, Config, InputError, WandbTracker, validate
+from irl_exp.store import content_digest
 from irl_exp.tracking import Tracker, Wandb, read_status
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "reru
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
+    Sweep.folder = None
     # Flags first: Hydra's parser takes no override on both sides of one.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -63,11 +67,34 @@ def main() -> None:
     except Exception as error:
         if not condensed:
             raise
-        sys.exit(f"irl-exp: {condense(error)}")
+        sys.exit(f"irl-exp: {Sweep.failures() or condense(error)}")
     finally:
         signal.signal(signal.SIGTERM, before)
         if condensed:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+class Sweep(Callback):
+    """The sweep that this process launched; conf/hydra/ names it, Hydra calls it."""
+
+    folder: Path | None = None
+    started = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Sweep.folder, Sweep.started = Path(config.hydra.sweep.dir), time.time()
+
+    @classmethod
+    def failures(cls) -> str:
+        """A line for each run of this launch that failed, wherever the launcher ran it; or ""."""
+        if cls.folder is None:
+            return ""
+        found = sorted(cls.folder.glob("*/status.json"), key=lambda path: path.stat().st_mtime)
+        now = [path.parent for path in found if path.stat().st_mtime >= cls.started]
+        failed = {run: status["error"] for run in now if "error" in (status := read_status(run))}
+        lines = [f"\n  {run}: {error}" for run, error in failed.items()]
+        count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
+        head = f"{count}; launched again, the sweep runs what is missing"
+        return "".join([head, *lines]) if lines else ""
 
 
 def _terminate(signum: int, frame: object) -> None:
@@ -85,12 +112,8 @@ def register() -> None:
     for schemas in SCHEMAS.values():
         for name, schema in schemas.items():
             store.store(name=f"{name}_schema", node=schema)
-    for name, resolver in (
-        ("run_id", run_id),
-        ("sweep_name", sweep_name),
-        ("run_label", run_label),
-    ):
-        OmegaConf.register_new_resolver(f"irl_exp.{name}", resolver, replace=True)
+    for resolver in (run_id, sweep_name, run_folder):
+        OmegaConf.register_new_resolver(f"irl_exp.{resolver.__name__}", resolver, replace=True)
 
 
 def _return_value(job: JobReturn) -> Any:
@@ -104,12 +127,11 @@ def app(config: DictConfig) -> float | None:
     """One run. Returns the objective, for sweepers."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     identity = run_id(_root_=config)
-    status = read_status(folder)
-    if status.get("status") == "done" and status.get("run_id") == identity and not config.rerun:
+    if _is_done(folder, identity, config):
         log.info("%s is done already: skipped", folder)
         return _objective(config, json.loads((folder / "summary.json").read_text()))
     try:
-        with Tracker(folder, identity) as tracker:
+        with Tracker(folder, identity, describe=condense) as tracker:
             _start(config, tracker)
         _show(folder)
     except Exception as error:
@@ -119,10 +141,29 @@ def app(config: DictConfig) -> float | None:
     return _objective(config, tracker.summary)
 
 
+def _is_done(folder: Path, identity: str, config: DictConfig) -> bool:
+    """Whether the directory holds this very study, finished, of files that are still the same."""
+    status = read_status(folder)
+    if config.rerun or status.get("status") != "done" or status.get("run_id") != identity:
+        return False
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if manifest.get("inputs", {}) == _inputs(config):
+        return True
+    log.info("%s was done with other files: run again", folder)
+    return False
+
+
+def _inputs(config: DictConfig) -> dict[str, str]:
+    """Digests of the user's own files and folders; the run's id knows their names alone."""
+    paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
+    return {key: content_digest(Path(p)) for key, p in paths.items() if p and Path(p).exists()}
+
+
 def _start(config: DictConfig, tracker: Tracker) -> None:
     plain: dict[str, Any]
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     tracker.start(plain, OmegaConf.to_yaml(config, resolve=True), _overrides())
+    tracker.note(inputs=_inputs(config))
     typed = OmegaConf.to_object(config)
     assert isinstance(typed, Config)
     _refuse_unknown(plain, asdict(typed))
@@ -247,6 +288,13 @@ def sweep_name(*, _root_: DictConfig) -> str:
     if _root_.get("name"):
         return str(_root_.name)
     return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
+
+
+def run_folder(*, _root_: DictConfig) -> str:
+    """<label>-<id>; of a study that the sweep has already, under whatever label, its folder."""
+    identity = run_id(_root_=_root_)
+    known = sorted(Path(_root_.hydra.sweep.dir).glob(f"*-{identity}"))
+    return known[0].name if known else f"{run_label(_root_=_root_)}-{identity}"
 
 
 def run_label(*, _root_: DictConfig) -> str:

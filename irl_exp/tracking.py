@@ -11,14 +11,15 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from irl_exp.config import WandbTracker
+from irl_exp.config import InputError, WandbTracker
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,12 @@ Value = float | int | str
 class Tracker:
     """One run directory; `with Tracker(...)` turns its status to done, failed or interrupted."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(
+        self, folder: Path, run_id: str, describe: Callable[[BaseException], str] = str
+    ) -> None:
         self.folder = folder
         self.run_id = run_id
+        self.describe = describe
         self.summary: dict[str, Value] = {}
         self.warnings: list[str] = []
         self.steps: dict[str, str] = {}
@@ -46,7 +50,7 @@ class Tracker:
     def start(self, config: Mapping[str, Any], config_yaml: str, overrides: list[str]) -> None:
         """Write what was asked for; what an earlier, unfinished attempt left here is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics.jsonl", "samples.jsonl", "summary.json"):
+        for name in ("metrics.jsonl", "samples.jsonl", "summary.json", "traceback.txt"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(config_yaml)
         (self.folder / "overrides.yaml").write_text(
@@ -76,7 +80,10 @@ class Tracker:
         elif isinstance(error, KeyboardInterrupt | SystemExit):  # Ctrl-C, or SIGTERM
             self._write_status("interrupted")
         else:
-            self._write_status("failed", error=f"{type(error).__name__}: {error}")
+            self._write_status("failed", error=self.describe(error))
+            if not isinstance(error, InputError):
+                where = "".join(traceback.format_exception(error))
+                (self.folder / "traceback.txt").write_text(where, encoding="utf-8")
 
     def finish(self) -> None:
         """All numbers are there."""

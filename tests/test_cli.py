@@ -1,12 +1,12 @@
 """What a user types: names of runs, errors as one line, sweeps that go on and start again."""
 
+import csv
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from irl_exp import cli
 from irl_exp.config import InputError
+from irl_exp.data import synthetic
 
 # One process for many command lines, as every start costs seconds. What Python does with the
 # exit's text is done by hand: it goes to standard error.
@@ -237,38 +238,121 @@ def test_labels_are_folder_names() -> None:
 # --- sweeps -------------------------------------------------------------------------------------
 
 
-def test_a_sweep_goes_on_and_starts_again(tmp_path: Path) -> None:
-    """Three runs, the second is rejected. Again: the two are skipped, the rejected one is redone,
-    and this time it is not alone."""
-    small = ["-m", "+debug=smoke", "until=curate", "dataset.size=200", "name=three"]
-    sweep = [*small, "demonstrations.k=1,0,2"]
-    first, again, other, rerun = irl_exp(
+def statuses(sweep: Path) -> dict[str, str]:
+    """What was varied last -> how it went."""
+    found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/status.json")}
+    return {name.rsplit("-", 2)[1]: facts["status"] for name, facts in found.items()}
+
+
+@pytest.mark.parametrize("name", ["name=six", ""])
+def test_a_sweep_goes_on_and_starts_again(tmp_path: Path, name: str) -> None:
+    """Six runs: one is rejected, one breaks, four complete. Launched again, named or not, those two
+    are run again; mended, they are run and nothing else is."""
+    sweep = ["-m", "+debug=smoke", "until=curate", *name.split()]
+    broken, mended, one = (
+        "dataset.size=400,500,0,600,5,700",
+        "dataset.size=400,500,550,600,650,700",
+        "dataset.size=400",
+    )
+    first, again, other, fixed, rerun = irl_exp(
         [
-            sweep,
-            [*sweep, "tags=[again]"],
-            [*small, "demonstrations.k=1,2"],
-            [*small, "demonstrations.k=1", "rerun=true"],
+            [*sweep, broken],
+            [*sweep, broken, "tags=[again]"],
+            # The same studies, typed differently.
+            [one, "-m", "seed=0", *sweep[1:]],
+            [*sweep, mended],
+            [*sweep, one, "rerun=true"],
         ],
         tmp_path,
     )
-    rejected = "demonstrations.k=0: expected a positive number"
+    folder = tmp_path / "sweeps" / ("six" if name else "adhoc")
+    rejected = "dataset.size=0: expected a positive number"
+    short = "max_comments is 5; expected at least 8, one of each class in each split"
 
-    def runs() -> dict[str, Any]:
-        found = (tmp_path / "sweeps" / "three").glob("*/status.json")
-        status = {path.parent.name: json.loads(path.read_text()) for path in found}
-        return {name.split("k-")[1][0]: facts["status"] for name, facts in status.items()}
+    for status, out, err in (first, again):
+        assert status == 1
+        head, *lines = err.splitlines()
+        assert head == "irl-exp: 2 runs failed; launched again, the sweep runs what is missing"
+        assert [line.split(": ", 1)[1] for line in lines] == [rejected, short]
+        for line in lines:
+            run = tmp_path / line.split(": ")[0].strip()
+            assert json.loads((run / "status.json").read_text())["status"] == "failed"
+        assert out.count(rejected) == out.count(short) == 1  # and where it happened
+    assert first[1].count("skipped") == 0
+    assert again[1].count("is done already: skipped") == 4
+    assert (other[0], other[1].count("skipped")) == (0, 1)
+    assert (fixed[0], fixed[1].count("skipped"), fixed[1].count("curate   ")) == (0, 4, 2)
+    assert (rerun[0], rerun[1].count("skipped"), rerun[1].count("computing")) == (0, 0, 1)
+    done = {size: "done" for size in ("400", "500", "550", "600", "650", "700")}
+    assert statuses(folder) == {**done, "0": "failed", "5": "failed"}
 
-    assert (first[0], first[2]) == (1, f"irl-exp: {rejected}\n")
-    assert runs() == {"1": "done", "0": "failed", "2": "done"}
-    assert first[1].count(rejected) == 1  # where it happened, for there may be several
-    assert "skipped" not in first[1]
 
-    assert (again[0], again[2]) == (1, f"irl-exp: {rejected}\n")
-    assert again[1].count("is done already: skipped") == 2
-    assert again[1].count(rejected) == 1
+def test_a_run_of_a_changed_file_is_not_done(tmp_path: Path) -> None:
+    """The id knows a file by its name; what is skipped depends on what stands in it."""
+    rows = [(comment.text, comment.toxic) for comment in synthetic.generate(500, seed=0)]
 
-    assert (other[0], other[2]) == (0, "")
-    assert other[1].count("is done already: skipped") == 2
-    assert (rerun[0], rerun[2]) == (0, "")
-    assert "skipped" not in rerun[1]
-    assert len(runs()) == 3
+    def write(rows: list[tuple[str, int]]) -> None:
+        with (tmp_path / "comments.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "toxic"), *rows])
+
+    file = ["dataset=file", "dataset.path=comments.csv", "model.name=a,b"]
+    command = ["-m", "+debug=smoke", "until=curate", *file]
+    write(rows)
+    first, again = irl_exp([command, command], tmp_path)
+    write(rows[:400])
+    [changed] = irl_exp([command], tmp_path)
+    assert (first[0], first[1].count("skipped")) == (0, 0)
+    assert (again[0], again[1].count("skipped")) == (0, 2)
+    assert (changed[0], changed[1].count("skipped")) == (0, 0)
+    assert changed[1].count("was done with other files: run again") == 2
+    for run in (tmp_path / "sweeps" / "adhoc").glob("*/summary.json"):
+        assert json.loads(run.read_text())["comments/read"] == 400
+
+
+def test_a_run_that_breaks_leaves_its_traceback(tmp_path: Path) -> None:
+    """One line on the terminal; where it was stands beside the run, until it is run again."""
+    command = ["+debug=smoke", "dataset.size=400", "hydra.run.dir=run"]
+    [whole] = irl_exp([[*command, "until=curate"]], tmp_path)
+    [comments] = (tmp_path / "store" / "curate").glob("*/comments.parquet")
+    comments.write_bytes(b"no table")  # an artifact that something else has damaged
+    [(status, _, err)] = irl_exp([[*command, "until=pretrain"]], tmp_path)
+    assert (whole[0], status, err.count("\n")) == (0, 1, 1)
+    trace = tmp_path / "run" / "traceback.txt"
+    assert trace.read_text().startswith("Traceback")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["error"] in err
+    [again] = irl_exp([[*command, "until=curate", "rerun=true"]], tmp_path)
+    assert (again[0], trace.exists()) == (0, False)
+
+
+def test_jobs_of_one_process_do_not_see_each_other(tmp_path: Path) -> None:
+    """What one job sets for the process (threads, dtype, determinism, seeds) is set anew."""
+    program = """
+import sys, torch
+from irl_exp import cli, experiment
+seen = []
+def study(bench):
+    seen.append([torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+                 torch.get_float32_matmul_precision(), str(torch.get_default_dtype()),
+                 torch.rand(()).item()])
+    torch.set_default_dtype(torch.float64)
+    bench.tracker.summarize({"validation/recovery_auc": 0.5})
+experiment.run = study
+sys.argv = ["irl-exp", "-m", "deterministic=true,false", "trainer.threads=1,2",
+            "trainer.matmul_precision=highest,high"]
+cli.main()
+print(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    seen = json.loads(
+        done.stdout.splitlines()[-1].replace("'", '"').replace("T", "t").replace("F", "f")
+    )
+    assert [row[:3] for row in seen] == [
+        [threads, deterministic, precision]
+        for deterministic in (True, False)
+        for threads in (1, 2)
+        for precision in ("highest", "high")
+    ]
+    assert {row[3] for row in seen} == {"torch.float32"}
+    assert len({row[4] for row in seen}) == 1
