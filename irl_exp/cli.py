@@ -45,6 +45,9 @@ def main() -> None:
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
+    tab = "-sc" in sys.argv and "COMP_LINE" in os.environ  # a shell asks what may come next
+    if tab:  # Hydra takes the line apart itself, and knows no quotes
+        os.environ["COMP_LINE"] = re.sub("[\"']", "", os.environ["COMP_LINE"])
     try:
         app()
     except KeyboardInterrupt:
@@ -60,7 +63,7 @@ def main() -> None:
     except Exception as error:
         if not condensed:
             raise
-        sys.exit(f"irl-exp: {condense(error)}")
+        sys.exit(1 if tab else f"irl-exp: {condense(error)}")  # no words into a line being typed
     finally:
         signal.signal(signal.SIGTERM, before)
         if condensed:
