@@ -1,6 +1,7 @@
 # make demo    the whole study on the embedded data set
 # make test    the tests; SLOW=1 for all of them, PYTEST_ARGS="-k store" for some
 # make lint    style and types
+# make docs    docs/config.yaml and docs/configuration.md, after a change in conf/
 # Each sets up the virtual environment first, when that is missing or out of date.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PYTEST_ARGS ?=
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: $(INSTALLED)
 	$(VENV)/bin/irl-exp
@@ -22,6 +23,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(INSTALLED)
+	$(VENV)/bin/python docs/generate.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

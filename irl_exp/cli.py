@@ -52,6 +52,9 @@ def main() -> None:
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
+    tab = "-sc" in sys.argv and "COMP_LINE" in os.environ  # a shell asks what may come next
+    if tab:  # Hydra takes the line apart itself, and knows no quotes
+        os.environ["COMP_LINE"] = re.sub("[\"']", "", os.environ["COMP_LINE"])
     try:
         app()
     except KeyboardInterrupt:
@@ -67,7 +70,8 @@ def main() -> None:
     except Exception as error:
         if not condensed:
             raise
-        sys.exit(f"irl-exp: {Sweep.failures() or condense(error)}")
+        # No words into a line that is being typed.
+        sys.exit(1 if tab else f"irl-exp: {Sweep.failures() or condense(error)}")
     finally:
         signal.signal(signal.SIGTERM, before)
         if condensed:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -184,6 +185,65 @@ def test_what_would_run_is_shown(tmp_path: Path) -> None:
     assert (config["solver"]["objective"], config["rlhf"]["kl_coef"]) == ("logistic", 0.25)
     assert config["paths"]["store"] == f"{tmp_path}/store"
     assert list(tmp_path.iterdir()) == []
+
+
+# --- <Tab> --------------------------------------------------------------------------------------
+
+
+def answers(line: str) -> tuple[list[str], str]:
+    """What Hydra offers a shell in which `line` stands; standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "irl_exp", "-sc", "query=bash"],
+        env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.split(), done.stderr
+
+
+def test_options_are_completed() -> None:
+    """The files of conf/solver/, and no schema among them."""
+    solvers = sorted(f"solver={path.stem}" for path in (cli.CONF / "solver").glob("*.yaml"))
+    assert "solver=hinge" in solvers
+    assert answers("irl-exp solver=") == (solvers, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("irl-exp rlhf.kl", ["rlhf.kl_coef="]),
+        ("irl-exp rlhf=tilted rlhf.", ["rlhf.candidates=", "rlhf.kl_coef=", "rlhf.name="]),
+        ("irl-exp +debug=s", ["+debug=smoke"]),
+        ("irl-exp -m 'seed=range(0,5)' solver=as", ["solver=asymmetric"]),
+    ],
+)
+def test_keys_are_completed(line: str, offered: list[str]) -> None:
+    assert answers(line) == (offered, "")
+
+
+def test_nothing_is_said_into_a_line_that_is_being_typed() -> None:
+    assert answers("irl-exp 'seed=(' sol") == ([], "")
+
+
+def test_completion_in_bash() -> None:
+    """As docs/hydra.md sets it up, through the console script."""
+    script = """
+        eval "$(irl-exp -sc install=bash)"
+        complete -p irl-exp
+        COMP_LINE="irl-exp rlhf.kl" COMP_POINT=15 COMP_CWORD=1
+        hydra_bash_completion
+        echo "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    registered, offered = done.stdout.splitlines()
+    assert registered.endswith("-F hydra_bash_completion irl-exp")
+    assert (offered, done.stderr) == ("rlhf.kl_coef=", "")
 
 
 # --- names --------------------------------------------------------------------------------------
