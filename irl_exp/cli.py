@@ -1,5 +1,6 @@
 """irl-exp: the entry point, and the only file that knows Hydra."""
 
+import argparse
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -46,6 +47,7 @@ NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "reru
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
+    argparse.ArgumentParser.error = _refuse_usage  # type: ignore[assignment, method-assign]
     Sweep.folder = None
     # Flags first: Hydra's parser takes no override on both sides of one.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
@@ -99,6 +101,11 @@ class Sweep(Callback):
         count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
         head = f"{count}; launched again, the sweep runs what is missing"
         return "".join([head, *lines]) if lines else ""
+
+
+def _refuse_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """One line and exit status 1, as for any other bad input."""
+    sys.exit(f"irl-exp: {message}; irl-exp --help shows what there is")
 
 
 def _terminate(signum: int, frame: object) -> None:
@@ -213,6 +220,7 @@ def _run(config: Config, tracker: Tracker) -> None:
     from irl_exp.steps.bench import Bench
     from irl_exp.store import Store
 
+    require_device(config.trainer.accelerator)
     reset_process_state(config)
     store = Store(Path(config.paths.store))
     experiment.run(Bench(config, store, tracker))
@@ -225,6 +233,15 @@ def _run(config: Config, tracker: Tracker) -> None:
             ),
         }
     )
+
+
+def require_device(accelerator: str) -> None:
+    """Raises InputError where the device that is asked for is missing."""
+    import torch
+
+    there = {"cpu": True, "mps": torch.backends.mps.is_available()}
+    if not there.get(accelerator, torch.cuda.is_available()):
+        raise InputError(f"trainer.accelerator={accelerator}: there is none here; expected cpu")
 
 
 def reset_process_state(config: Config) -> None:
@@ -314,6 +331,7 @@ def run_label(*, _root_: DictConfig) -> str:
 # --- errors -------------------------------------------------------------------------------------
 
 _UNSET = re.compile(r"Environment variable '(\w+)' not found")
+_SEVERAL = re.compile(r"Ambiguous value for argument '(.*?)' 1\.")
 
 
 def condense(error: BaseException) -> str:
@@ -330,6 +348,10 @@ def condense(error: BaseException) -> str:
             return f"{group}={choice}: expected one of {', '.join(options)}"
         case OverrideParseException():
             return f"{cause.override}: not an override; expected KEY=VALUE, quoted for your shell"
+        case MissingConfigException():
+            return line.split(" Check that")[0]
+        case HydraException() if several := _SEVERAL.search(line):
+            return f"{several[1]}: several values; expected -m beside it, or [...] around a list"
         case HydraException():
             return line
         case ConfigAttributeError() | ConfigKeyError():
@@ -340,6 +362,8 @@ def condense(error: BaseException) -> str:
             return f"{key}: the environment variable {unset[1]} is not set"
         case OmegaConfBaseException(full_key=str(key)):
             return f"{key}: {str(cause).splitlines()[0]}"
+        case OSError(filename=str(path), strerror=str(reason)):
+            return f"{path}: {reason}"
     return f"{type(cause).__name__}: {line} (HYDRA_FULL_ERROR=1 shows where)"
 
 

@@ -413,6 +413,10 @@ def _dataset(config: Config) -> None:
         f"dataset.shares={shares}: expected positive shares that sum to 1",
     )
     dataset = config.dataset
+    _require(
+        dataset.size is None or dataset.size >= 8,
+        f"dataset.size={dataset.size}: expected at least 8, one of each class in each split",
+    )
     if isinstance(dataset, SyntheticDataset):
         _require(
             dataset.size is not None, "dataset.size=null: expected how many comments to generate"

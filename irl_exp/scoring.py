@@ -118,11 +118,17 @@ def run(options: argparse.Namespace) -> None:
         output = stack.enter_context(_output(options.output))
         advance = stack.enter_context(_progress(stream))
         records = read(stream, options.file)
+        total = cut = 0
         while chunk := list(islice(records, CHUNK)):
-            for record in score(reward, chunk, options.field):
+            texts = [_texts(place, record) for place, record in chunk]
+            for record in score(reward, chunk, texts, options.field):
                 output.write(json.dumps(record) + "\n")
             output.flush()
+            total, cut = total + len(chunk), cut + truncated(reward, texts)
             advance(len(chunk))
+    if cut:
+        what = f"{cut} of {total} texts are longer than the reward reads: scored by their end"
+        print(f"irl-score: {what}", file=sys.stderr)
 
 
 def load(folder: Path, batch_size: int, device: str) -> "Reward":
@@ -145,14 +151,24 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     return reward
 
 
+def truncated(reward: "Reward", texts: list[tuple[str, str]]) -> int:
+    """How many of the (prompt, completion) are longer than the reward reads."""
+    from irl_exp.models import reward_model
+
+    return reward_model.truncated(reward, [prompt + completion for prompt, completion in texts])
+
+
 def score(
-    reward: "Reward", chunk: list[tuple[str, dict[str, Any]]], field: str
+    reward: "Reward",
+    chunk: list[tuple[str, dict[str, Any]]],
+    texts: list[tuple[str, str]],
+    field: str,
 ) -> Iterator[dict[str, Any]]:
     """Each record of the chunk with its score in front."""
     for place, record in chunk:
         if field in record:
             raise InputError(f"{place}: has a field '{field}' already; --field NAME sets another")
-    prompts, completions = zip(*(_texts(place, record) for place, record in chunk), strict=True)
+    prompts, completions = zip(*texts, strict=True)
     try:
         scores = reward.score(prompts, completions).tolist()
     except InputError as error:

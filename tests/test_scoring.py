@@ -375,7 +375,20 @@ def test_scores_that_are_no_numbers_are_refused(network: Path, tmp_path: Path, i
     (tmp_path / "t.txt").write_text("a\nb\n")
     status, records, err = irl_score(broken, tmp_path / "t.txt")
     assert (status, records) == (1, [])
-    assert "t.txt, line 1 and after: the reward gave 2 of 2 texts a score that is not finite" in err
+    reason = f"the reward {broken} gave 2 of 2 texts a score that is not finite"
+    assert f"t.txt, line 1 and after: {reason}" in err
+
+
+def test_texts_that_are_too_long_are_counted(network: Path, tmp_path: Path, irl_score) -> None:
+    """They are scored by their end, and the count is said where it disturbs no output."""
+    end = " please read the other article ." * 30
+    lines = ["a short one", f"what stands first {end}", f"something else {end}"]
+    (tmp_path / "t.txt").write_text("\n".join(lines) + "\n")
+    status, records, err = irl_score(network, tmp_path / "t.txt")
+    assert status == 0
+    assert records[1]["score"] == records[2]["score"] != records[0]["score"]
+    line = "irl-score: 2 of 3 texts are longer than the reward reads: scored by their end\n"
+    assert err == line
 
 
 def test_bad_arguments_are_refused_before_anything_heavy_is_loaded() -> None:

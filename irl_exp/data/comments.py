@@ -79,8 +79,15 @@ class Comments:
 
     @classmethod
     def load(cls, folder: Path) -> Comments:
-        """Read what `save` wrote."""
-        return cls(pd.read_parquet(folder / _FILE))
+        """Read what `save` wrote; `InputError` when a prompt is in two splits."""
+        comments = cls(pd.read_parquet(folder / _FILE))
+        splits = comments.table.groupby("prompt")["split"].nunique()
+        if (splits > 1).any():
+            raise InputError(
+                f"{folder / _FILE}: {(splits > 1).sum()} prompts are in more than one split; "
+                "expected each in one, for what is measured must not have been trained on"
+            )
+        return comments
 
 
 def cut(text: str, prompt_words: int) -> tuple[str, str] | None:

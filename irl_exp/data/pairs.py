@@ -109,7 +109,8 @@ class Demonstrations:
     def load(cls, folder: Path) -> Demonstrations:
         """Read what `save` wrote, or the same columns from elsewhere.
 
-        Raises `InputError` when the file is missing, unreadable or not as the class describes.
+        Raises `InputError` when the file is missing, unreadable or not as the class describes, or
+        when a prompt is in two splits.
         """
         path = (folder / _FILE).absolute()
         try:
@@ -121,9 +122,15 @@ class Demonstrations:
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise InputError(f"{path} has no column {missing}; it has {list(table.columns)}")
-        prompts, aligned, reference, splits = (
+        splits = table.groupby("prompt")["split"].nunique()
+        if (splits > 1).any():
+            raise InputError(
+                f"{path}: {(splits > 1).sum()} prompts are in more than one split; "
+                "expected each in one, for what is measured must not have been trained on"
+            )
+        prompts, aligned, reference, names = (
             # Parquet lists come back as arrays.
             [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in table[column]]
             for column in columns
         )
-        return cls(prompts, aligned, reference, splits)
+        return cls(prompts, aligned, reference, names)

@@ -265,7 +265,9 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, T
 
 def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
     """Tokens of each text alone; one that spells the name of a special token is still only text."""
-    encoded = model.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    encoded = model.tokenizer(
+        list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+    )
     return encoded["input_ids"]
 
 

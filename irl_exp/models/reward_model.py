@@ -71,7 +71,8 @@ class NetworkReward:
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
             raise InputError(
-                f"the reward gave {bad} of {len(rows)} texts a score that is not finite"
+                f"the reward {self.network.name_or_path} gave {bad} of {len(rows)} texts "
+                "a score that is not finite"
             )
         return scores
 
@@ -101,15 +102,30 @@ def encode(
 ) -> list[list[int]]:
     """Token rows of prompt + completion and what the tokenizer adds; never empty or too long."""
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    tokenizer.truncation_side = "left"
+    # A text that spells the name of a special token is still only text.
+    rows = tokenizer(
+        texts, truncation=True, max_length=context(tokenizer, network), split_special_tokens=True
+    )
+    return [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]
+
+
+def context(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> int:
+    """Longest sequence, in tokens, that the network can read."""
     limit = getattr(network.config, "max_position_embeddings", None) or tokenizer.model_max_length
     # RoBERTa counts its positions from pad_token_id + 1, so two of them hold no token.
     if getattr(network.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
         limit -= tokenizer.pad_token_id + 1
-    limit = min(int(limit), 2**31 - 1)  # a tokenizer that knows no limit says 1e30
-    tokenizer.truncation_side = "left"
-    # A text that spells the name of a special token is still only text.
-    rows = tokenizer(texts, truncation=True, max_length=limit, split_special_tokens=True)
-    return [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]
+    return min(int(limit), 2**31 - 1)  # a tokenizer that knows no limit says 1e30
+
+
+def truncated(reward: Reward, texts: Sequence[str]) -> int:
+    """How many of the texts are longer than the reward can read: it sees their end alone."""
+    if not isinstance(reward, NetworkReward):
+        return 0
+    limit = context(reward.tokenizer, reward.network)
+    rows = reward.tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
+    return sum(len(row) > limit for row in rows)
 
 
 @dataclass(frozen=True)

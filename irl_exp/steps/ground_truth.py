@@ -23,7 +23,7 @@ from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.steps.calibration import bootstrap, save_calibrated
 from irl_exp.store import Artifact, content_digest
 
-VERSION = 1
+VERSION = 2
 
 
 def fit_ground_truth(
@@ -71,9 +71,9 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
             "auc": agreement.auc,
             "accuracy": lambda s, y: agreement.accuracy(s, y, threshold),
         }
-        write_summary(
-            folder, bootstrap(evaluation, statistics, test.group_ids, scores, test.labels)
-        )
+        numbers = bootstrap(evaluation, statistics, test.group_ids, scores, test.labels)
+        numbers["truncated_comments"] = reward_model.truncated(reward, test.texts)
+        write_summary(folder, numbers)
 
     measured = bench.do(
         "ground_truth_quality",
@@ -83,7 +83,11 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
         inputs={"comments": comments, "truth": truth},
         seed=0,
     )
-    bench.report(measured, "ground_truth/")
+    numbers = bench.report(measured, "ground_truth/")
+    if count := numbers["ground_truth/truncated_comments"]:
+        bench.tracker.warn(
+            f"{count} test comments are longer than R* reads: it sees their end alone"
+        )
 
 
 def _reward(

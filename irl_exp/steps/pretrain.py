@@ -19,7 +19,7 @@ from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, read_jsonl, write_summary
 from irl_exp.store import Artifact, content_digest
 
-VERSION = 3
+VERSION = 4
 CALIBRATION_FILE = "calibration.parquet"
 # Completions of calibration prompts, from which every reward gets its unit.
 CALIBRATION_COMPLETIONS = 1024
@@ -34,6 +34,7 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         table = Comments.load(comments.path)
         model = _initial(bench, table, seed)
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
+        numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
             numbers |= _train(bench, model, table, folder, seed)
         model.network.eval()
@@ -52,8 +53,27 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         inputs={"comments": comments},
         seed=seed,
     )
-    bench.report(artifact)
+    numbers = bench.report(artifact)
+    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
+        if count := numbers[f"model/truncated_{what}"]:
+            bench.tracker.warn(
+                f"{count} {what} are longer than {limit}: their beginning is cut off"
+            )
     return artifact
+
+
+def _truncated(model: LanguageModel, comments: Comments, max_new_tokens: int) -> dict[str, float]:
+    """How many texts the model cannot read whole: comments with their end, prompts with room for a
+    completion."""
+
+    def count(texts: list[str], room: int) -> int:
+        rows = language_model.token_ids(model, texts)
+        return sum(len(row) > model.context - room for row in rows)
+
+    return {
+        "model/truncated_comments": count(comments.texts, 1),
+        "model/truncated_prompts": count(comments.prompts, max_new_tokens),
+    }
 
 
 def _initial(bench: Bench, comments: Comments, seed: int) -> LanguageModel:

@@ -201,7 +201,7 @@ def four_comments() -> Comments:
                 "prompt": ["b", "a", "b", ""],
                 "completion": [" NA", " it's é\n🙂", " 1", "no space"],
                 "toxic": [1, 0, 0, 1],
-                "split": ["train", "train", "test", "calibration"],
+                "split": ["train", "calibration", "train", "test"],
             }
         )
     )
@@ -216,7 +216,7 @@ def test_views_of_a_table() -> None:
     assert comments.labels.tolist() == [1, 0, 0, 1]
     assert comments.group_ids.dtype == comments.labels.dtype == np.int64
     train = comments.split("train")
-    assert train.texts == ["b NA", "a it's é\n🙂"]
+    assert train.texts == ["b NA", "b 1"]
     assert train.table.index.tolist() == [0, 1]
     assert len(comments.split("validation")) == 0
     with pytest.raises(InputError, match="no split 'dev'"):
@@ -240,6 +240,21 @@ def test_a_wrong_table_is_refused(column: str, value: int | str, message: str) -
         Comments(table.assign(**{column: value}))
     with pytest.raises(InputError, match=rf"no column \['{column}'\]"):
         Comments(table.drop(columns=column))
+
+
+def test_a_prompt_in_two_splits_is_refused(tmp_path: Path) -> None:
+    """Whoever wrote the table: what is measured must not have been trained on."""
+    table = pd.DataFrame(
+        {
+            "prompt": ["a", "b", "a"],
+            "completion": [" c", " d", " e"],
+            "toxic": [0, 1, 1],
+            "split": ["train", "train", "test"],
+        }
+    )
+    Comments(table).save(tmp_path)
+    with pytest.raises(InputError, match="1 prompts are in more than one split; expected each in"):
+        Comments.load(tmp_path)
 
 
 def test_real_comments() -> None:

@@ -96,3 +96,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({**columns, "split": ["train"]}).to_parquet(path)
     with pytest.raises(InputError, match="row 1: aligned is not a list of texts"):
         Demonstrations.load(tmp_path)
+
+
+def test_a_prompt_in_two_splits_is_refused(tmp_path: Path) -> None:
+    columns = [["p", "q", "p"], [["a"]] * 3, [["b"]] * 3, ["train", "train", "test"]]
+    Demonstrations(*columns).save(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 prompts are in more than one split; expected each in"):
+        Demonstrations.load(tmp_path)

@@ -126,6 +126,14 @@ def test_long_texts_lose_their_beginning(reward: NetworkReward) -> None:
     torch.testing.assert_close(scores[:1], expected, rtol=0, atol=1e-5)
 
 
+def test_texts_that_lose_their_beginning_are_counted(reward: NetworkReward) -> None:
+    letters = ["x" * n for n in (63, 64, 65, 200)]
+    lengths = [len(reward.tokenizer(text)["input_ids"]) for text in letters]
+    assert reward_model.truncated(reward, letters) == sum(n > 64 for n in lengths) > 0
+    assert reward_model.truncated(reward, ["", "a"]) == 0
+    assert reward_model.truncated(LengthReward(1.0), letters) == 0
+
+
 def test_an_empty_text_is_one_end_of_sequence(reward: NetworkReward) -> None:
     eos = reward.tokenizer.eos_token_id
     with torch.no_grad():
