@@ -1,7 +1,6 @@
 """irl-exp: the entry point, and the only file that knows Hydra."""
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -32,7 +31,7 @@ from omegaconf.errors import (
 )
 
 from irl_exp.config import SCHEMAS, Config, InputError, WandbTracker, validate
-from irl_exp.store import content_digest
+from irl_exp.identity import inputs, is_done, run_folder, run_id, sweep_name
 from irl_exp.tracking import Tracker, Wandb, read_status
 
 log = logging.getLogger(__name__)
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 # In a checkout conf/ stands beside the package, in a wheel inside it.
 PACKAGE = Path(__file__).parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
-# What does not decide a run's results, and so is no part of its identity.
-NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
 
 
 def main() -> None:
@@ -138,7 +135,7 @@ def app(config: DictConfig) -> float | None:
     """One run. Returns the objective, for sweepers."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     identity = run_id(_root_=config)
-    if _is_done(folder, identity, config):
+    if is_done(folder, identity, config):
         log.info("%s is done already: skipped", folder)
         return _objective(config, json.loads((folder / "summary.json").read_text()))
     try:
@@ -152,29 +149,11 @@ def app(config: DictConfig) -> float | None:
     return _objective(config, tracker.summary)
 
 
-def _is_done(folder: Path, identity: str, config: DictConfig) -> bool:
-    """Whether the directory holds this very study, finished, of files that are still the same."""
-    status = read_status(folder)
-    if config.rerun or status.get("status") != "done" or status.get("run_id") != identity:
-        return False
-    manifest = json.loads((folder / "manifest.json").read_text())
-    if manifest.get("inputs", {}) == _inputs(config):
-        return True
-    log.info("%s was done with other files: run again", folder)
-    return False
-
-
-def _inputs(config: DictConfig) -> dict[str, str]:
-    """Digests of the user's own files and folders; the run's id knows their names alone."""
-    paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
-    return {key: content_digest(Path(p)) for key, p in paths.items() if p and Path(p).exists()}
-
-
 def _start(config: DictConfig, tracker: Tracker) -> None:
     plain: dict[str, Any]
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     tracker.start(plain, OmegaConf.to_yaml(config, resolve=True), _overrides())
-    tracker.note(inputs=_inputs(config))
+    tracker.note(inputs=inputs(config))
     typed = OmegaConf.to_object(config)
     assert isinstance(typed, Config)
     _refuse_unknown(plain, asdict(typed))
@@ -289,43 +268,6 @@ def _objective(config: DictConfig, summary: dict[str, Any]) -> float | None:
 
 def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
-
-
-# --- resolvers: the names of run directories ----------------------------------------------------
-
-
-def run_id(*, _root_: DictConfig) -> str:
-    """Eight hex digits of the resolved study config: equal for equal studies, wherever they run."""
-    study = OmegaConf.create(
-        {key: _root_._get_node(key) for key in _root_ if key not in NOT_IDENTITY},
-    )
-    plain = OmegaConf.to_container(study, resolve=True)
-    text = json.dumps(plain, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def sweep_name(*, _root_: DictConfig) -> str:
-    """`name`, or the +sweep choice, or adhoc."""
-    if _root_.get("name"):
-        return str(_root_.name)
-    return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
-
-
-def run_folder(*, _root_: DictConfig) -> str:
-    """<label>-<id>; of a study that the sweep has already, under whatever label, its folder."""
-    identity = run_id(_root_=_root_)
-    known = sorted(Path(_root_.hydra.sweep.dir).glob(f"*-{identity}"))
-    return known[0].name if known else f"{run_label(_root_=_root_)}-{identity}"
-
-
-def run_label(*, _root_: DictConfig) -> str:
-    """What was varied, short enough for a folder name: seed=3 model.layers=2 -> seed-3_layers-2."""
-    words = []
-    for override in _root_.hydra.overrides.task:
-        key, _, value = str(override).lstrip("+~").partition("=")
-        if key.split(".")[0] not in (*NOT_IDENTITY, "sweep"):
-            words.append(re.sub(r"[^\w.-]+", "-", f"{key.split('.')[-1]}-{value}"))
-    return "_".join(words)[-60:].lstrip("-_.") or "default"
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from irl_exp import cli
+from irl_exp import cli, identity
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
 
@@ -38,12 +38,15 @@ for words in json.load(sys.stdin):
 """
 
 
-def irl_exp(commands: Sequence[Sequence[str]], folder: Path) -> list[tuple[int, str, str]]:
-    """Status, standard output and standard error of each command, run in `folder`."""
-    store = f"paths.store={folder}/store"
+def irl_exp(
+    commands: Sequence[Sequence[str]], folder: Path, store: bool = True
+) -> list[tuple[int, str, str]]:
+    """Status, standard output and standard error of each command, run in `folder`, whose store they
+    use unless they name one."""
+    place = [f"paths.store={folder}/store"] if store else []
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=json.dumps([[*words, store] for words in commands]),
+        input=json.dumps([[*words, *place] for words in commands]),
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
@@ -253,7 +256,7 @@ def test_equal_studies_have_equal_ids() -> None:
     """Wherever they run and whatever they are called; a value typed is the value by default."""
 
     def run_id(*overrides: str) -> str:
-        return cli.run_id(_root_=composed(*overrides))
+        return identity.run_id(_root_=composed(*overrides))
 
     default = run_id()
     assert len(default) == 8 and int(default, 16) >= 0
@@ -286,12 +289,12 @@ def test_equal_studies_have_equal_ids() -> None:
 def test_names_of_run_directories(overrides: list[str], name: str, label: str) -> None:
     """What was varied, and nothing that leaves the study as it is."""
     config = composed(*overrides)
-    assert cli.sweep_name(_root_=config) == name
-    assert cli.run_label(_root_=config) == label
+    assert identity.sweep_name(_root_=config) == name
+    assert identity.run_label(_root_=config) == label
 
 
 def test_labels_are_folder_names() -> None:
-    label = cli.run_label(_root_=composed("model.name=" + "x" * 300))
+    label = identity.run_label(_root_=composed("model.name=" + "x" * 300))
     assert len(label) == 60
 
 

@@ -1,0 +1,75 @@
+"""Which run this is: its id, the name of its directory, and whether it has been done.
+
+The id hashes the resolved study configuration, so equal studies have equal ids wherever they run
+and whatever they are called. What the configuration only names, the user's own files, is compared
+by content before a run is taken to be done.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from irl_exp.config import SCHEMAS
+from irl_exp.store import content_digest
+from irl_exp.tracking import read_status
+
+log = logging.getLogger(__name__)
+
+# What does not decide a run's results, and so is no part of its identity.
+NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
+
+
+def run_id(*, _root_: DictConfig) -> str:
+    """Eight hex digits of the resolved study config: equal for equal studies, wherever they run."""
+    study = OmegaConf.create(
+        {key: _root_._get_node(key) for key in _root_ if key not in NOT_IDENTITY},
+    )
+    plain = OmegaConf.to_container(study, resolve=True)
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def sweep_name(*, _root_: DictConfig) -> str:
+    """`name`, or the +sweep choice, or adhoc."""
+    if _root_.get("name"):
+        return str(_root_.name)
+    return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
+
+
+def run_folder(*, _root_: DictConfig) -> str:
+    """<label>-<id>; of a study that the sweep has already, under whatever label, its folder."""
+    identity = run_id(_root_=_root_)
+    known = sorted(Path(_root_.hydra.sweep.dir).glob(f"*-{identity}"))
+    return known[0].name if known else f"{run_label(_root_=_root_)}-{identity}"
+
+
+def run_label(*, _root_: DictConfig) -> str:
+    """What was varied, short enough for a folder name: seed=3 model.layers=2 -> seed-3_layers-2."""
+    words = []
+    for override in _root_.hydra.overrides.task:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        if key.split(".")[0] not in (*NOT_IDENTITY, "sweep"):
+            words.append(re.sub(r"[^\w.-]+", "-", f"{key.split('.')[-1]}-{value}"))
+    return "_".join(words)[-60:].lstrip("-_.") or "default"
+
+
+def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
+    """Whether the directory holds this very study, finished, of files that are still the same."""
+    status = read_status(folder)
+    if config.rerun or status.get("status") != "done" or status.get("run_id") != identity:
+        return False
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if manifest.get("inputs", {}) == inputs(config):
+        return True
+    log.info("%s was done with other files: run again", folder)
+    return False
+
+
+def inputs(config: DictConfig) -> dict[str, str]:
+    """Digests of the user's own files and folders; the run's id knows their names alone."""
+    paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
+    return {key: content_digest(Path(p)) for key, p in paths.items() if p and Path(p).exists()}
