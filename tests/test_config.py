@@ -38,6 +38,7 @@ OVERLAYS = ("experiment", "sweep", "debug")
 REQUIRED = {
     "model/checkpoint": ["model.path=somewhere"],
     "dataset/file": ["dataset.path=comments.csv"],
+    "dataset/hub": ["dataset.path=somewhere"],
     "ground_truth/classifier": ["ground_truth.path=somewhere"],
 }
 
