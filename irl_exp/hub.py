@@ -117,7 +117,10 @@ def resolve(path: str, revision: str | None, kind: Kind) -> Source:
     if not HUB_ID.fullmatch(path):
         raise InputError(f"{path}: no such folder, and no hub id; expected one of them")
     with _in_one_line(path, revision or "main"):
-        found = _Hub().resolve_revision(path, repo_type=kind, revision=revision)
+        # Told to work offline, the library says nothing of it; else it warns that it does.
+        found = _Hub().resolve_revision(
+            path, repo_type=kind, revision=revision, local_files_only=is_offline_mode()
+        )
         return Source(path, kind, found.resolved)
 
 

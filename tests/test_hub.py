@@ -169,6 +169,7 @@ def look(tmp_path: Path, server: Hub) -> Callable[..., dict[str, Any]]:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
+        assert "HF_HUB_OFFLINE" not in settings or done.stderr == ""
         found: dict[str, Any] = json.loads(done.stdout)
         assert "\n" not in found.get("error", "")
         return found
@@ -314,12 +315,12 @@ def test_what_is_neither_cached_nor_reached(
 ) -> None:
     where = f"revision {revision or 'main'} of that hub id is not in {tmp_path / 'hub'}"
     for settings, reason in (
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
-        ({"HF_ENDPOINT": closed_port()}, "[Errno 111] Connection refused"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set)"),
+        ({"HF_ENDPOINT": closed_port()}, "Connection refused)"),
     ):
         found = look(revision=revision, fetch=True, **settings)["error"]
-        said = f"no such folder, {where}, and the hub cannot be reached ({reason})"
-        assert found == f"{MODEL}: {said}"
+        said = f"{MODEL}: no such folder, {where}, and the hub cannot be reached ("
+        assert found.startswith(said) and found.endswith(reason)
 
 
 @pytest.mark.parametrize("revision", [None, ONE])

@@ -131,9 +131,8 @@ def read_checkpoint(
         raise InputError(f"{folder}: expected {expected}: {_reason(error)}") from error
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
-        raise InputError(
-            f"{folder}: expected {expected}: it lacks {len(missing)} of its weights, as {missing[0]}"
-        )
+        reason = f"it lacks {len(missing)} of its weights, as {missing[0]}"
+        raise InputError(f"{folder}: expected {expected}: {reason}")
     # Where its files are missing, the library makes up a tokenizer that reads nothing.
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise InputError(
