@@ -79,14 +79,31 @@ class SyntheticDataset(DatasetConfig):
 
 
 @dataclass
-class FileDataset(DatasetConfig):
-    """Comments with labels from a CSV, TSV, JSONL or Parquet file, plain or gzipped."""
+class TableDataset(DatasetConfig):
+    """Comments with labels from the columns of a table."""
+
+    text_column: str
+    prompt_column: str | None
+    label_column: Any  # a column, or a list of them
+    toxic_values: list[Any]
+    toxic_from: float | None
+    balance: bool
+
+
+@dataclass
+class FileDataset(TableDataset):
+    """A CSV, TSV, JSONL or Parquet file, plain or gzipped."""
 
     path: str
-    text_column: str
-    label_column: str
-    toxic_values: list[Any]
-    balance: bool
+
+
+@dataclass
+class HubDataset(TableDataset):
+    """A split of a data set of the Hugging Face hub, or of a folder of its layout."""
+
+    path: str
+    revision: str | None
+    split: str
 
 
 # --- ground truth -----------------------------------------------------------------------------
@@ -281,7 +298,7 @@ class Config:
 # The schema of every option: the option's YAML names its schema in its defaults list.
 SCHEMAS: dict[str, dict[str, type]] = {
     "model": {"scratch": ScratchModel, "checkpoint": CheckpointModel},
-    "dataset": {"synthetic": SyntheticDataset, "file": FileDataset},
+    "dataset": {"synthetic": SyntheticDataset, "file": FileDataset, "hub": HubDataset},
     "ground_truth": {
         "trained": TrainedGroundTruth,
         "classifier": ClassifierGroundTruth,
@@ -420,6 +437,13 @@ def _dataset(config: Config) -> None:
     if isinstance(dataset, SyntheticDataset):
         _require(
             dataset.size is not None, "dataset.size=null: expected how many comments to generate"
+        )
+    if isinstance(dataset, TableDataset):
+        names = dataset.label_column
+        names = names if isinstance(names, list) else [names]
+        _require(
+            bool(names) and all(isinstance(name, str) for name in names),
+            f"dataset.label_column={dataset.label_column}: expected a column or a list of columns",
         )
     if isinstance(config.ground_truth, ClosedFormGroundTruth):
         _require(

@@ -72,4 +72,5 @@ def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
 def inputs(config: DictConfig) -> dict[str, str]:
     """Digests of the user's own files and folders; the run's id knows their names alone."""
     paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
-    return {key: content_digest(Path(p)) for key, p in paths.items() if p and Path(p).exists()}
+    places = {key: Path(path).expanduser() for key, path in paths.items() if path}
+    return {key: content_digest(place) for key, place in places.items() if place.exists()}

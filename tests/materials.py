@@ -1,12 +1,27 @@
 """Checkpoints as a user brings them: saved by transformers alone, with tokenizers unlike ours."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from safetensors.torch import load_file
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -51,6 +66,45 @@ def save_language_model(folder: Path, family: str, texts: list[str]) -> None:
     fast.save_pretrained(folder)
 
 
+def save_pythia(folder: Path, texts: list[str]) -> None:
+    """A GPT-NeoX as Pythia lies on the hub, with random weights: half precision, an output layer of
+    its own, 512 rows for a smaller vocabulary, runs of spaces as tokens, and no word of a pad token
+    in its settings, which are written as they were then."""
+    end, pad = "<|endoftext|>", "<|padding|>"
+    tokenizer = train_bpe(texts, [end, pad])
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=2048,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.25,
+        },
+    )
+    GPTNeoXForCausalLM(config).half().save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end)
+    write_json(folder / "special_tokens_map.json", special)
+    settings = {"add_prefix_space": False, "tokenizer_class": "GPTNeoXTokenizer"}
+    write_json(folder / "tokenizer_config.json", special | settings)
+    facts = json.loads((folder / "config.json").read_text())
+    for name in ("rope_parameters", "dtype", "pad_token_id"):
+        del facts[name]
+    facts |= {"rotary_pct": 0.25, "rotary_emb_base": 10_000, "torch_dtype": "float16"}
+    write_json(folder / "config.json", facts)
+
+
 def save_classifier(folder: Path, texts: list[str]) -> None:
     """A RoBERTa of two labels, whose tokenizer frames every text with <s> and </s>."""
     tokenizer = train_bpe(texts, ["<s>", "<pad>", "</s>"])
@@ -79,6 +133,22 @@ def save_classifier(folder: Path, texts: list[str]) -> None:
     fast.save_pretrained(folder)
 
 
+def as_in_older_repositories(folder: Path) -> None:
+    """Rewrite a saved classifier: weights in a pickle, with a buffer that is no weight any more,
+    and the tokenizer as a vocabulary with merges."""
+    weights = load_file(folder / "model.safetensors")
+    buffer = {"roberta.embeddings.position_ids": torch.arange(130).unsqueeze(0)}
+    torch.save({**weights, **buffer}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    Tokenizer.from_file(str(folder / "tokenizer.json")).model.save(str(folder))
+    (folder / "tokenizer.json").unlink()
+    write_json(folder / "tokenizer_config.json", {"model_max_length": 128})
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
 def train_bpe(texts: list[str], special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -89,3 +159,19 @@ def train_bpe(texts: list[str], special: list[str]) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def write_hub_cache(cache: Path, repository: str, commit: str, files: Path) -> None:
+    """A copy of the folder `files` as the hub's cache keeps it: the branch main of a repository,
+    which is called `models--org--name` or `datasets--org--name`."""
+    home = cache / repository
+    for file in sorted(path for path in files.rglob("*") if path.is_file()):
+        data = file.read_bytes()
+        blob = home / "blobs" / hashlib.sha256(data).hexdigest()
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        link = home / "snapshots" / commit / file.relative_to(files)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (home / "refs").mkdir(exist_ok=True)
+    (home / "refs" / "main").write_text(commit)

@@ -98,12 +98,21 @@ TABLE = {
         "demonstrations.prompts=5000: the train split has "
     ),
     # Models.
-    MODEL + "./nowhere": "./nowhere: ",
+    MODEL + "./nowhere": "./nowhere: no such folder, and no hub id; expected one of them",
+    MODEL + "good.csv": "good.csv: a file; expected a folder or a hub id",
+    MODEL + "some/model": ("some/model: no such folder, revision main of that hub id is not in "),
     MODEL + "folder": "folder: a folder without config.json; expected a causal language model ",
     MODEL + "no-tokenizer": "no-tokenizer: expected a causal language model with its tokenizer: ",
-    MODEL + "damaged": "damaged: expected a causal language model with its tokenizer: ",
-    MODEL + "pickle": "pickle: ",
-    MODEL + "not-finite": "not-finite: ",
+    MODEL + "damaged": (
+        "damaged: expected a causal language model with its tokenizer: its safetensors are damaged "
+    ),
+    MODEL + "pickle": (
+        "pickle: expected a causal language model with its tokenizer: its pickled weights are "
+        "damaged or hold more than tensors, and are not loaded"
+    ),
+    MODEL
+    + "classifier": "classifier: expected a causal language model with its tokenizer: it lacks ",
+    MODEL + "not-finite": "not-finite: its logits are not finite; expected sound weights",
     MODEL + "model dataset.max_new_tokens=96": (
         "dataset.max_new_tokens=96 leaves no room for a prompt in a context of 96"
     ),
@@ -112,6 +121,9 @@ TABLE = {
     ),
     CLASSIFIER + "ground_truth.path=classifier ground_truth.toxic_label=bad": (
         "ground_truth.toxic_label=bad: classifier has the labels neutral, toxic; expected one of "
+    ),
+    CLASSIFIER + "ground_truth.path=model": (
+        "model: expected a text classifier with its tokenizer: it lacks 1 of its weights, as "
     ),
     CLASSIFIER + "ground_truth.path=nan-classifier": "the reward nan-classifier gave ",
     CLASSIFIER + "ground_truth.path=constant-classifier": (
@@ -133,7 +145,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     write_files(folder)
     write_models(folder)
     commands = [[*SMALL, f"paths.store={folder}/store", *typed.split()] for typed in TABLE]
-    answers = irl_exp(commands, folder, store=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        answers = irl_exp(commands, folder, store=False)
     return {
         typed: (status, out, err.replace(str(folder), ""))  # files are named with all of their path
         for typed, (status, out, err) in zip(TABLE, answers, strict=True)

@@ -16,6 +16,7 @@ from irl_exp.config import (
     ClosedFormGroundTruth,
     Config,
     FileDataset,
+    HubDataset,
     InputError,
     MarginSolver,
     PPOConfig,
@@ -38,6 +39,7 @@ OVERLAYS = ("experiment", "sweep", "debug")
 REQUIRED = {
     "model/checkpoint": ["model.path=somewhere"],
     "dataset/file": ["dataset.path=comments.csv"],
+    "dataset/hub": ["dataset.path=somewhere"],
     "ground_truth/classifier": ["ground_truth.path=somewhere"],
 }
 
@@ -133,6 +135,10 @@ def test_types_follow_the_choices() -> None:
     assert type(other.ground_truth) is ClosedFormGroundTruth
     assert type(other.rlhf) is TiltedConfig
     assert type(other.solver) is SolverConfig
+    prompts = typed("dataset=real_toxicity_prompts").dataset
+    assert type(prompts) is HubDataset
+    assert prompts.label_column == ["prompt.toxicity", "continuation.toxicity"]
+    assert (prompts.split, prompts.toxic_from) == ("train", 0.5)
 
 
 def test_seeds_follow_the_root() -> None:
@@ -192,6 +198,18 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         (
             "dataset.shares.train=0.75 dataset.shares.validation=0",
             "expected positive shares that sum to 1",
+        ),
+        (
+            "dataset=file dataset.path=a.csv dataset.label_column=5",
+            "dataset.label_column=5: expected a column or a list of columns",
+        ),
+        (
+            "dataset=jigsaw dataset.label_column=[]",
+            "dataset.label_column=[]: expected a column or a list of columns",
+        ),
+        (
+            "dataset=jigsaw dataset.label_column=[toxic,1]",
+            "dataset.label_column=['toxic', 1]: expected a column or a list of columns",
         ),
         ("dataset.size=null", "dataset.size=null: expected how many comments to generate"),
         (
@@ -271,6 +289,8 @@ def test_rules(overrides: str, message: str) -> None:
         "rlhf=tilted demonstrations.greedy=false evaluation.optimality_samples=256",
         "solver=log_ratio",
         "until=realign",
+        "dataset=file dataset.path=a.csv dataset.label_column=[a,b] dataset.toxic_from=-1",
+        "dataset=jigsaw dataset.size=null dataset.path=/a/folder dataset.revision=v1",
     ],
 )
 def test_what_the_rules_just_allow(overrides: str) -> None:

@@ -22,8 +22,9 @@ PLACEHOLDERS = {
     "S": "(?:train|validation|calibration|test)",
     "STEP": "(?!total)[a-z_]+",
 }
-# What a tilted policy alone has.
+# What a tilted policy alone has, and comments with scores.
 TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
+SCORED = ["comments/dropped_unscored"]
 SMALL = (
     *("+debug=smoke", "trainer.threads=1", "dataset.size=600", "dataset.max_new_tokens=8"),
     *("model.hidden_size=16", "model.intermediate_size=32", "model.layers=1", "model.epochs=1"),
@@ -118,12 +119,12 @@ def summary() -> dict[str, Any]:
 
 
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
-    tilted = dict.fromkeys(TILTED, 4.2)
-    assert undefined({**summary, **tilted}) == []
+    special = dict.fromkeys([*TILTED, *SCORED], 4.2)
+    assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED]
+    names = [*summary, *TILTED, *SCORED]
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 

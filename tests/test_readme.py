@@ -18,8 +18,12 @@ from irl_exp.data import synthetic
 from tests.materials import save_classifier, save_language_model
 
 README = Path(__file__).parent.parent / "README.md"
-# What sets up a checkout, and what needs a value that only the reader has.
-SKIPPED = re.compile(r"(make|git|cd|pip|source|python3? -m venv)\b|.*(\b(FOLDER|PATH|DIR)\b|your-)")
+# What sets up a checkout, what needs a value that only the reader has, and what needs a network.
+SKIPPED = re.compile(
+    r"(make|git|cd|pip|source|python3? -m venv)\b"
+    r"|.*(\b(FOLDER|PATH|DIR|ORGANIZATION)\b|your-)"
+    r"|.*\b(model=pythia-|dataset=(jigsaw|civil_comments|real_toxicity_prompts)\b)"
+)
 # Hydra takes what is typed over what an overlay says: the README's own choices stay as they are.
 SMALL = (
     "+debug=smoke dataset.size=800 dataset.max_new_tokens=8 "
@@ -73,6 +77,8 @@ pip install irl-exp
 irl-score outputs/store/recover/FINGERPRINT texts.jsonl
 IRL_EXP_REAL_DATA=FOLDER irl-exp +experiment=real_comments
 irl-exp model.path=your-model
+irl-exp model=pythia-70m seed=1
+irl-exp dataset=civil_comments
 irl-exp model.path=path/to/model paths.store=made
 ```
 """

@@ -354,12 +354,12 @@ def test_bad_arguments(words: Path, tmp_path: Path, irl_score) -> None:
     assert not out.exists()
 
 
-def test_two_outputs_are_refused(tiny_folder: Path, tmp_path: Path, irl_score) -> None:
-    """A language model is no reward, though transformers would put a random head on it."""
+def test_a_language_model_is_refused(tiny_folder: Path, tmp_path: Path, irl_score) -> None:
+    """It is no reward, though transformers would put a random head on it."""
     (tmp_path / "t.txt").write_text("a\n")
     status, _, err = irl_score(tiny_folder, tmp_path / "t.txt")
     assert status == 1
-    assert "expected one output, found 2" in err
+    assert "expected a saved reward: it lacks 1 of its weights, as score.weight" in err
 
 
 def test_scores_that_are_no_numbers_are_refused(network: Path, tmp_path: Path, irl_score) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,23 +90,26 @@ class Comments:
         return comments
 
 
-def cut(text: str, prompt_words: int) -> tuple[str, str] | None:
+def cut(text: str, prompt_words: int) -> tuple[str, str]:
     """Cut a text into a prompt, its first `prompt_words` (>= 0) words, and the rest.
 
     Words are what whitespace separates; each whitespace becomes a single space. Returns (prompt,
-    completion), which together are the normalized text, or None when there is no rest.
+    completion), which together are the normalized text; no completion ("") when there is no rest.
     """
     words = text.split()
-    if len(words) <= prompt_words:
-        return None
-    prompt, rest = " ".join(words[:prompt_words]), " ".join(words[prompt_words:])
-    return prompt, f" {rest}" if prompt else rest
+    return _pair(words[:prompt_words], words[prompt_words:])
+
+
+def _pair(prompt: Sequence[str], rest: Sequence[str]) -> tuple[str, str]:
+    """Words as prompt and completion."""
+    return " ".join(prompt), " ".join(["", *rest] if prompt and rest else rest)
 
 
 def curate(
     texts: Sequence[str],
     labels: Sequence[int] | NDArray[np.integer],
     *,
+    prompts: Sequence[str] | None = None,
     prompt_words: int,
     shares: Mapping[str, float],
     max_comments: int | None,
@@ -118,7 +121,8 @@ def curate(
     Args:
         texts: n texts.
         labels: n labels, 1 = toxic, 0 = not.
-        prompt_words: the first so many words of a comment are its prompt (>= 1).
+        prompts: n openings, of which the texts are the rest; None: the texts are whole.
+        prompt_words: the first so many words of a whole text are its prompt (>= 1).
         shares: the fraction of the comments that each of `SPLITS` gets; they sum to 1.
         max_comments: keep at most so many, drawn at random; None keeps all.
         balance: keep equally many toxic and non-toxic comments, drawn at random.
@@ -135,22 +139,26 @@ def curate(
     Raises:
         InputError: an argument is out of range, or one class is missing from all or from a split.
     """
-    _check(texts, labels, prompt_words, shares, max_comments)
+    _check(texts, labels, prompts, prompt_words, shares, max_comments)
+
+    def pair(i: int) -> tuple[str, str]:
+        """Prompt and completion of the i-th text."""
+        if prompts is None:
+            return cut(texts[i], prompt_words)
+        return _pair(prompts[i].split(), texts[i].split())
+
+    # Texts may be many and few of them be kept, so they are sifted by number, equal for equal ones.
     table = pd.DataFrame(
-        {
-            "text": [" ".join(text.split()) for text in texts],
-            "cut": [cut(text, prompt_words) for text in texts],
-            "toxic": np.asarray(labels, dtype=np.int8),
-        }
-    )
+        _numbers(map(pair, range(len(texts)))), columns=["text", "completion_size"], dtype=np.int64
+    ).assign(toxic=np.asarray(labels, dtype=np.int8))
     counts: dict[str, float] = {"comments/read": len(table)}
 
     def keep(table: pd.DataFrame, wanted: pd.Series[bool], otherwise: str) -> pd.DataFrame:
         counts[f"comments/dropped_{otherwise}"] = int((~wanted).sum())
         return table[wanted]
 
-    table = keep(table, table["text"] != "", otherwise="empty")
-    table = keep(table, table["cut"].notna(), otherwise="too_short")
+    table = keep(table, table["text"] != 0, otherwise="empty")
+    table = keep(table, table["completion_size"] > 0, otherwise="too_short")
     one_label = table.groupby("text")["toxic"].transform("nunique") == 1
     table = keep(table, one_label, otherwise="conflicting")
     table = keep(table, ~table.duplicated("text"), otherwise="duplicate")
@@ -162,7 +170,8 @@ def curate(
     table = keep(table, _sample(table["toxic"], max_comments, balance, rng), otherwise="sampling")
     counts["comments/kept"] = len(table)
 
-    table = table.assign(prompt=table["cut"].str[0], completion=table["cut"].str[1])
+    pairs = pd.DataFrame(map(pair, table.index), table.index, ["prompt", "completion"])
+    table = table.join(pairs)
     comments = Comments(_split_by_prompt(table, [shares[name] for name in SPLITS], rng))
     for name in SPLITS:
         part = comments.split(name)
@@ -179,15 +188,28 @@ def curate(
     return comments, counts
 
 
+def _numbers(pairs: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
+    """For each prompt and completion, the number of their text, 0 for an empty one, and the length
+    of the completion."""
+    numbers = {"": 0}
+    return [
+        (numbers.setdefault(prompt + completion, len(numbers)), len(completion))
+        for prompt, completion in pairs
+    ]
+
+
 def _check(
     texts: Sequence[str],
     labels: Sequence[int] | NDArray[np.integer],
+    prompts: Sequence[str] | None,
     prompt_words: int,
     shares: Mapping[str, float],
     max_comments: int | None,
 ) -> None:
     if len(texts) != len(labels):
         raise InputError(f"curation got {len(texts)} texts and {len(labels)} labels")
+    if prompts is not None and len(prompts) != len(texts):
+        raise InputError(f"curation got {len(texts)} texts and {len(prompts)} prompts")
     if not np.isin(labels, (0, 1)).all():
         raise InputError("curation got a label other than 1 (toxic) and 0 (not)")
     if prompt_words < 1:

@@ -1,83 +1,186 @@
-"""Where comments come from: files of labelled texts.
+"""Where comments come from: files of labelled texts, one by one or as the splits of a data set.
 
-The readers keep every field exactly as it stands, and know its line, so that bad input is refused
-with the place where it went wrong.
+One set of rules says what is a text and what is a label, wherever they come from.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import math
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from irl_exp.config import InputError
+from irl_exp.data.formats import Records, records
 
-# Each record of a file with its place, for messages: "/a/b.csv, line 3".
-Records = Iterator[tuple[str, dict[str, object]]]
-
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, from "\ud83d" in JSON
 
 
-def read_file(
-    path: str | Path, text_column: str, label_column: str, toxic_values: Sequence[object]
-) -> tuple[list[str], list[int]]:
+@dataclass(frozen=True)
+class Columns:
+    """Where a record has its text and its label; a dotted name reaches into nested records.
+
+    text: the comment, or its rest where `prompt` names a column with its opening.
+    labels: one column or more; a comment is toxic if any of them says so.
+    toxic_values: the labels that mean toxic; every other label means non-toxic. Case and
+        surrounding space don't count, and what reads as a number or truth value is compared as a
+        number: 1, 1.0, "1", True and "true" are one label. Null, NaN and blank are no label; "NA"
+        and "null" are ordinary words, in a text and in a label.
+    toxic_from: labels are scores, toxic from this number up, in the place of `toxic_values`.
+    """
+
+    text: str
+    labels: Sequence[str]
+    toxic_values: Sequence[object] = (1,)
+    prompt: str | None = None
+    toxic_from: float | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [*([self.prompt] if self.prompt else []), self.text, *self.labels]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """n texts, exactly as they stand, and their n labels, 1 = toxic, 0 = not, in order.
+
+    prompts: the n openings where the source has cut its comments, of which texts are the rest.
+    unscored: how many rows are left out because a score is missing; None where labels are no
+        scores, for a row without a label is refused.
+    """
+
+    texts: list[str]
+    labels: list[int]
+    prompts: list[str] | None = None
+    unscored: int | None = None
+
+
+def read_file(path: str | Path, columns: Columns) -> Labelled:
     """Read labelled texts from a CSV, TSV, JSONL or Parquet file.
 
-    Args:
-        path: its suffix tells the format: .csv, .tsv (as CSV, with tabs), .jsonl (a JSON object a
-            line), each also with .gz, or .parquet. Text is UTF-8.
-        text_column: where the text is; a dotted name reaches into nested records ("prompt.text").
-        label_column: where the label is, likewise.
-        toxic_values: the labels that mean toxic; every other label means non-toxic. Case and
-            surrounding space don't count, and what reads as a number or truth value is compared as
-            a number: 1, 1.0, "1", True and "true" are one label. Null, NaN and blank are no label;
-            "NA" and "null" are ordinary words, in a text and in a label.
-
-    Returns:
-        n texts, exactly as they stand, and their n labels, 1 = toxic, 0 = not, in file order.
+    The suffix tells the format: .csv, .tsv (as CSV, with tabs), .jsonl or .json (a JSON object a
+    line), each also with .gz, or .parquet. Text is UTF-8.
 
     Raises:
         InputError: the file can't be read, a row has no text or no label, or all labels are of one
             class. The message names the file and, where there is one, the line or row.
     """
     path = Path(path).expanduser().absolute()
-    toxic_keys = {_key(value) for value in toxic_values}
-    if not toxic_keys or None in toxic_keys:
-        raise InputError(f"toxic_values is {list(toxic_values)}; expected one label or more")
+    return _labelled(records(path, str(path), columns.names), str(path), columns)
 
+
+def read_split(folder: Path, name: str, split: str, columns: Columns) -> Labelled:
+    """Read labelled texts from one split of a data set: a folder of such files, as on the hub.
+
+    Which files a split has, the datasets library knows: by the header of README.md, else by their
+    names. It does not read them: it would take words such as "NA" for missing, "007" for a number,
+    and would keep a copy.
+
+    Raises:
+        InputError: as `read_file`, or there is no such split; the message begins with `name`.
+    """
+    where = f"{name}, split {split}"
+    files = _files_of(folder, name, split)
+    rows = (row for file in files for row in records(file, f"{where}, {file.name}", columns.names))
+    return _labelled(rows, where, columns)
+
+
+def _files_of(folder: Path, name: str, split: str) -> list[Path]:
+    import datasets  # takes a second that most runs need not wait
+
+    datasets.disable_progress_bars()
+    try:
+        # What it notes about the data set would go to its own cache.
+        with tempfile.TemporaryDirectory() as notes:
+            builder = datasets.load_dataset_builder(str(folder.absolute()), cache_dir=notes)
+    except Exception as error:  # of a README, of patterns, of folders: they share no base
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{name}: {folder} is no data set that can be read: {reason}") from error
+    files = {str(key): paths for key, paths in (builder.config.data_files or {}).items()}
+    if split not in files:
+        raise InputError(f"{name}: no split {split!r}; there are {list(files)}")
+    return [Path(file) for file in files[split]]
+
+
+# --- the rules ------------------------------------------------------------------------------------
+
+
+def _labelled(rows: Records, source: str, columns: Columns) -> Labelled:
+    """What the records say, or an InputError that names the first that is no labelled text."""
+    start = columns.toxic_from
+    judge = _by_value(columns.toxic_values) if start is None else _by_score(start)
     texts: list[str] = []
+    prompts: list[str] = []
     labels: list[int] = []
-    found: dict[object, None] = {}  # the distinct labels, in order
-    for place, record in _records(path):
-        text = _field(record, text_column, place)
-        label = _field(record, label_column, place)
-        if not isinstance(text, str):
-            raise InputError(f"{place}: {text_column!r} is {_kind(text)}; expected a text")
-        if any("\ud800" <= character <= "\udfff" for character in text):  # from "\ud83d" in JSON
-            raise InputError(f"{place}: {text_column!r} holds half a character; expected Unicode")
-        key = _key(label)
-        if key is None:
-            raise InputError(f"{place}: {label_column!r} is {_kind(label)}; expected a label")
+    found: dict[object, None] = {}  # some distinct labels, in order
+    unscored = 0
+    for place, record in rows:
+        text = _text_of(record, columns.text, place)
+        prompt = _text_of(record, columns.prompt, place) if columns.prompt else ""
+        values = [_field(record, name, place) for name in columns.labels]
+        judged = [
+            judge(value, f"{place}: {name!r}")
+            for name, value in zip(columns.labels, values, strict=True)
+        ]
+        if None in judged:
+            unscored += 1
+            continue
         texts.append(text)
-        labels.append(int(key in toxic_keys))
-        found[label] = None
+        prompts.append(prompt)
+        labels.append(int(any(judged)))
+        if len(found) < 10:
+            found |= dict.fromkeys(values)
 
     if not texts:
-        raise InputError(f"{path} is empty; expected comments")
+        skipped = f": all {unscored} rows lack a score" if unscored else ""
+        raise InputError(f"{source} is empty{skipped}; expected comments")
     if len(set(labels)) == 1:
+        names = " or ".join(repr(name) for name in columns.labels)
+        by_value = f"toxic_values is {list(columns.toxic_values)}"
         raise InputError(
-            f"{path}: every comment is {'toxic' if labels[0] else 'non-toxic'}; expected both, but "
-            f"{label_column!r} holds {list(found)[:10]} and toxic_values is {list(toxic_values)}"
+            f"{source}: every comment is {'toxic' if labels[0] else 'non-toxic'}; expected both, "
+            f"but {names} holds {list(found)[:10]} and "
+            + (by_value if start is None else f"toxic_from is {start}")
         )
-    return texts, labels
+    return Labelled(
+        texts,
+        labels,
+        prompts if columns.prompt else None,
+        None if start is None else unscored,
+    )
+
+
+# What a label means, 1 toxic, 0 not, None for a missing score; from the label and its place.
+Judge = Callable[[object, str], bool | None]
+
+
+def _by_value(toxic_values: Sequence[object]) -> Judge:
+    toxic = {_key(value) for value in toxic_values}
+    if not toxic or None in toxic:
+        raise InputError(f"toxic_values is {list(toxic_values)}; expected one label or more")
+
+    def judge(label: object, place: str) -> bool:
+        key = _key(label)
+        if key is None:
+            raise InputError(f"{place} is {_kind(label)}; expected a label")
+        return key in toxic
+
+    return judge
+
+
+def _by_score(toxic_from: float) -> Judge:
+    def judge(label: object, place: str) -> bool | None:
+        key = _key(label)
+        if isinstance(key, str):
+            raise InputError(f"{place} is a word; expected a number")
+        if key is None and _kind(label) != "missing":
+            raise InputError(f"{place} is {_kind(label)}; expected a number")
+        return None if key is None else key >= toxic_from
+
+    return judge
 
 
 def _key(label: object) -> float | str | None:
@@ -98,6 +201,15 @@ def _kind(value: object) -> str:
     return "missing" if missing else f"of type {type(value).__name__}"
 
 
+def _text_of(record: dict[str, object], name: str, place: str) -> str:
+    text = _field(record, name, place)
+    if not isinstance(text, str):
+        raise InputError(f"{place}: {name!r} is {_kind(text)}; expected a text")
+    if _HALF.search(text):
+        raise InputError(f"{place}: {name!r} holds half a character; expected Unicode")
+    return text
+
+
 def _field(record: dict[str, object], name: str, place: str) -> object:
     if name in record:  # before the dots are taken apart: a column may have a dot in its name
         return record[name]
@@ -115,91 +227,3 @@ def _names(record: dict[str, object]) -> list[str]:
         nested = _names(value) if isinstance(value, dict) else []
         names += [f"{name}.{inner}" for inner in nested] or [name]
     return names
-
-
-def _records(path: Path) -> Records:
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; expected a file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
-    match suffix.removesuffix(".gz"):
-        case ".csv":
-            return _csv_records(path, delimiter=",")
-        case ".tsv":
-            return _csv_records(path, delimiter="\t")
-        case ".jsonl":
-            return _json_records(path)
-        case ".parquet":
-            return _parquet_records(path)
-        case _:
-            raise InputError(f"{path}: unknown format; expected one of {', '.join(_SUFFIXES)}")
-
-
-def _csv_records(path: Path, delimiter: str) -> Records:
-    # newline="" leaves line breaks inside quoted fields as they are.
-    lines = io.StringIO(_text(path), newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        place = f"{path}, line {reader.line_num + 1}"  # where a row begins, however long it is
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{place}: malformed row ({error}); is a quote left open?") from error
-        if row is None:
-            return
-        if row and not header:
-            header = row
-            twice = sorted({name for name in header if name and header.count(name) > 1})
-            if twice:
-                raise InputError(f"{place}: column {twice} stands twice; expected distinct names")
-        elif row:  # blank lines hold nothing
-            if len(row) != len(header):
-                raise InputError(
-                    f"{place}: malformed row, {len(row)} fields; "
-                    f"expected {len(header)}, as in the header"
-                )
-            yield place, dict(zip(header, row, strict=True))
-
-
-def _json_records(path: Path) -> Records:
-    # Not splitlines(): a JSON text may hold other line separators, such as U+2028.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
-            raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: JSON of type {type(record).__name__}; expected an object")
-        yield place, record
-
-
-def _parquet_records(path: Path) -> Records:
-    row = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches():
-            for record in batch.to_pylist():
-                row += 1
-                yield f"{path}, row {row}", record
-    except (OSError, ValueError, NotImplementedError) as error:  # what pyarrow raises
-        raise InputError(f"{path}: unreadable Parquet after row {row}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")  # the mark that some editors put first
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}, line {line}: byte {error.start} of the text is not UTF-8; expected UTF-8"
-        ) from error

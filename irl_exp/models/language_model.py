@@ -1,9 +1,9 @@
 """Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from transformers import (
 
 from irl_exp.config import InputError, ScratchModel
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
@@ -89,50 +88,71 @@ def build(config: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -
     return LanguageModel(network, tokenizer)
 
 
-def load(source: str | Path, revision: str | None = None) -> LanguageModel:
-    """A checkpoint folder or hub id, in float32, on the CPU.
+def load(folder: Path) -> LanguageModel:
+    """The checkpoint in a folder, in float32, on the CPU.
 
     A tokenizer without a pad token of its own gets one: padding that is also a text token or the
     end of a sequence would be read as text.
     Raises InputError if there is no causal language model or no tokenizer.
     """
     network, tokenizer = read_checkpoint(
-        AutoModelForCausalLM, source, revision, "a causal language model with its tokenizer"
+        AutoModelForCausalLM, folder, "a causal language model with its tokenizer"
     )
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{source}: its tokenizer has no end-of-sequence token; expected one")
+        raise InputError(f"{folder}: its tokenizer has no end-of-sequence token; expected one")
     ensure_pad_token(tokenizer, network)
     use_eager_attention(network)
     model = LanguageModel(network.eval(), tokenizer)
-    _require_plain_head(model, source)
+    _require_plain_head(model, folder)
     return model
 
 
 def read_checkpoint(
-    auto: Any, source: str | Path, revision: str | None, expected: str
+    auto: Any, folder: Path, expected: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Network (by `auto`, one of transformers' Auto classes), float32, and its tokenizer.
 
-    Raises InputError, which says what was `expected`, if one of them is missing or unreadable.
+    Pickled weights load as tensors or not at all, and no code of the checkpoint is executed.
+    Raises InputError, which says what was `expected`, if one of them is missing, unreadable, or
+    leaves weights open, which the library would draw at random.
     """
-    folder = Path(source)
-    if not folder.is_dir() and not HUB_ID.fullmatch(str(source)):
-        raise InputError(f"{source}: no such folder, and no hub id; expected {expected}")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"{source}: a folder without config.json; expected {expected}")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected {expected}")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: a folder without config.json; expected {expected}")
     try:
-        where = {"pretrained_model_name_or_path": str(source), "revision": revision or "main"}
+        # Unsaid, the library asks whoever sits at the terminal whether to run foreign code.
+        where = {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        network = auto.from_pretrained(**where, dtype=torch.float32)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{source}: expected {expected}: {reason}") from error
+        network, loaded = auto.from_pretrained(
+            **where, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+    except Exception as error:  # damaged files make the libraries raise almost anything
+        raise InputError(f"{folder}: expected {expected}: {_reason(error)}") from error
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        reason = f"it lacks {len(missing)} of its weights, as {missing[0]}"
+        raise InputError(f"{folder}: expected {expected}: {reason}")
     # Where its files are missing, the library makes up a tokenizer that reads nothing.
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise InputError(
-            f"{source}: its tokenizer is missing or reads nothing; expected {expected}"
+            f"{folder}: its tokenizer is missing or reads nothing; expected {expected}"
         )
     return network, tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """In one line, why a checkpoint does not load."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UnpicklingError):
+        return "its pickled weights are damaged or hold more than tensors, and are not loaded"
+    if isinstance(error, SafetensorError):
+        return f"its safetensors are damaged ({text})"
+    if "trust_remote_code" in text:
+        return "it needs Python code of its own, which is never run"
+    if "ignore_mismatched_sizes" in text:
+        return "its weights do not have the sizes that config.json says"
+    return f"{type(error).__name__}: {text}"[:200]
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
@@ -272,14 +292,16 @@ def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _require_plain_head(model: LanguageModel, source: str | Path) -> None:
+def _require_plain_head(model: LanguageModel, folder: Path) -> None:
     """token_log_probs takes logits = head(body): refuse the architectures that do more."""
     ids = torch.tensor([[model.tokenizer.eos_token_id] * 2])
     network = model.network
     expected = network(input_ids=ids).logits
     plain = network.get_output_embeddings()(hidden_states(network, ids, torch.ones_like(ids)))
+    if not torch.isfinite(expected).all():
+        raise InputError(f"{folder}: its logits are not finite; expected sound weights")
     if not torch.allclose(expected, plain, atol=1e-3, rtol=1e-3):
         raise InputError(
-            f"{source}: this architecture transforms its logits after the output layer; "
+            f"{folder}: this architecture transforms its logits after the output layer; "
             "expected plain logits (GPT-NeoX, Llama, GPT-2, Qwen and the like)"
         )

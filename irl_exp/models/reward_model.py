@@ -256,10 +256,8 @@ def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> Netw
     return NetworkReward(network, model.tokenizer, batch_size)
 
 
-def from_classifier(
-    source: str, toxic_label: str, revision: str | None, batch_size: int
-) -> NetworkReward:
-    """A text classifier as a reward with one output.
+def from_classifier(folder: Path, toxic_label: str, batch_size: int) -> NetworkReward:
+    """The text classifier in a folder as a reward with one output.
 
     A head of mutually exclusive labels (softmax): mean of the other logits minus the toxic logit,
     for two labels the log-odds of "not toxic". A head of one or of independent labels (sigmoid):
@@ -268,17 +266,14 @@ def from_classifier(
     id2label.
     """
     network, tokenizer = language_model.read_checkpoint(
-        AutoModelForSequenceClassification,
-        source,
-        revision,
-        "a text classifier with its tokenizer",
+        AutoModelForSequenceClassification, folder, "a text classifier with its tokenizer"
     )
     names = network.config.id2label or {}
     labels = {str(name).lower(): int(index) for index, name in names.items()}
     if toxic_label.lower() not in labels:
         known = ", ".join(map(str, names.values()))
         raise InputError(
-            f"ground_truth.toxic_label={toxic_label}: {source} has the labels {known}; "
+            f"ground_truth.toxic_label={toxic_label}: {folder} has the labels {known}; "
             "expected one of them"
         )
     toxic = labels[toxic_label.lower()]
@@ -287,7 +282,7 @@ def from_classifier(
         weights += 1.0 / (len(labels) - 1)
     weights[toxic] = -1.0
     language_model.ensure_pad_token(tokenizer, network)
-    _fold(network, _output_layer(network, source), weights)
+    _fold(network, _output_layer(network, folder), weights)
     return NetworkReward(network.eval(), tokenizer, batch_size)
 
 
@@ -302,7 +297,7 @@ def _fold(network: PreTrainedModel, layer: nn.Linear, weights: Tensor) -> None:
     network.config.problem_type = "regression"
 
 
-def _output_layer(network: PreTrainedModel, source: str | Path) -> nn.Linear:
+def _output_layer(network: PreTrainedModel, folder: Path) -> nn.Linear:
     """The last linear layer of a classification head, by the names that transformers gives it."""
     for name in ("score", "classifier.out_proj", "classifier", "classification_head.out_proj"):
         try:
@@ -311,7 +306,7 @@ def _output_layer(network: PreTrainedModel, source: str | Path) -> nn.Linear:
             continue
         if isinstance(layer, nn.Linear):
             return layer
-    raise InputError(f"{source}: expected a classification head that ends in one linear layer")
+    raise InputError(f"{folder}: expected a classification head that ends in one linear layer")
 
 
 # --- saved rewards ----------------------------------------------------------------------------
@@ -387,7 +382,7 @@ def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") ->
 def load_network_reward(folder: Path, batch_size: int = 256) -> NetworkReward:
     """A folder with one output: saved by us, or by anyone who keeps the sign."""
     network, tokenizer = language_model.read_checkpoint(
-        AutoModelForSequenceClassification, folder, None, "a saved reward"
+        AutoModelForSequenceClassification, folder, "a saved reward"
     )
     if network.config.num_labels != 1:
         raise InputError(f"{folder}: expected one output, found {network.config.num_labels}")

@@ -1,11 +1,12 @@
 """ground_truth: R*, the reward that RLHF will use."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from irl_exp import hub
 from irl_exp.config import (
     ClassifierGroundTruth,
     ClosedFormGroundTruth,
@@ -14,6 +15,7 @@ from irl_exp.config import (
 )
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
+from irl_exp.hub import Source
 from irl_exp.metrics import agreement
 from irl_exp.models import reward_model
 from irl_exp.models.reward_model import ClosedFormReward, Facts, NetworkReward, Reward, load_reward
@@ -21,7 +23,7 @@ from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.steps.calibration import bootstrap, save_calibrated
-from irl_exp.store import Artifact, content_digest
+from irl_exp.store import Artifact
 
 VERSION = 2
 
@@ -36,17 +38,18 @@ def fit_ground_truth(
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
     if twin:
         seed = derive(seed, "twin")
+    source = _source(config)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        reward = _reward(bench, table, reference, folder, seed)
+        reward = _reward(bench, table, reference, source, folder, seed)
         save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
 
     artifact = bench.do(
         "ground_truth",
         VERSION,
         compute,
-        config=_identity(config),
+        config=_identity(config, source),
         inputs={"comments": comments, "reference": reference},
         seed=seed,
         label="twin" if twin else None,
@@ -90,17 +93,27 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
         )
 
 
+def _source(config: GroundTruthConfig) -> Source | None:
+    if isinstance(config, ClassifierGroundTruth):
+        return hub.resolve(config.path, config.revision, "model")
+    return None
+
+
 def _reward(
-    bench: Bench, comments: Comments, reference: Artifact, folder: Path, seed: int
+    bench: Bench,
+    comments: Comments,
+    reference: Artifact,
+    source: Source | None,
+    folder: Path,
+    seed: int,
 ) -> Reward:
     config = bench.config.ground_truth
     if isinstance(config, ClosedFormGroundTruth):
         return ClosedFormReward()
     if isinstance(config, ClassifierGroundTruth):
+        assert source is not None
         batch = bench.config.trainer.score_batch_size
-        reward = reward_model.from_classifier(
-            config.path, config.toxic_label, config.revision, batch
-        )
+        reward = reward_model.from_classifier(source.folder(), config.toxic_label, batch)
         reward.network.to(bench.device)  # type: ignore[arg-type]
         return reward
     assert isinstance(config, TrainedGroundTruth)
@@ -139,8 +152,5 @@ def _trained(
     return reward
 
 
-def _identity(config: GroundTruthConfig) -> dict[str, Any]:
-    """A local classifier counts by its content, not by where it lies."""
-    if isinstance(config, ClassifierGroundTruth) and Path(config.path).is_dir():
-        config = replace(config, path=content_digest(Path(config.path)))
-    return asdict(config)
+def _identity(config: GroundTruthConfig, source: Source | None) -> dict[str, Any]:
+    return asdict(config) | (source.identity if source else {})

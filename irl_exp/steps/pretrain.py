@@ -1,6 +1,6 @@
 """pretrain: the reference policy, from random weights or from a checkpoint."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,18 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from irl_exp.config import CheckpointModel, ScratchModel
+from irl_exp import hub
+from irl_exp.config import CheckpointModel, ModelConfig, ScratchModel
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
+from irl_exp.hub import Source
 from irl_exp.models import generation, language_model
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.modules.language_modeling import LanguageModeling
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, read_jsonl, write_summary
-from irl_exp.store import Artifact, content_digest
+from irl_exp.store import Artifact
 
 VERSION = 4
 CALIBRATION_FILE = "calibration.parquet"
@@ -29,10 +31,11 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
     """Artifact: the model folder, its curves, and its completions of calibration prompts."""
     config, seed = bench.config.model, bench.config.seeds.policy
     max_new_tokens = bench.config.dataset.max_new_tokens
+    source = _source(config)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        model = _initial(bench, table, seed)
+        model = _initial(bench, table, source, seed)
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
         numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
@@ -49,7 +52,7 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         "pretrain",
         VERSION,
         compute,
-        config={"model": _identity(config), "max_new_tokens": max_new_tokens},
+        config={"model": _identity(config, source), "max_new_tokens": max_new_tokens},
         inputs={"comments": comments},
         seed=seed,
     )
@@ -76,10 +79,16 @@ def _truncated(model: LanguageModel, comments: Comments, max_new_tokens: int) ->
     }
 
 
-def _initial(bench: Bench, comments: Comments, seed: int) -> LanguageModel:
-    config = bench.config.model
+def _source(config: ModelConfig) -> Source | None:
     if isinstance(config, CheckpointModel):
-        return language_model.load(config.path, config.revision)
+        return hub.resolve(config.path, config.revision, "model")
+    return None
+
+
+def _initial(bench: Bench, comments: Comments, source: Source | None, seed: int) -> LanguageModel:
+    if source:
+        return language_model.load(source.folder())
+    config = bench.config.model
     assert isinstance(config, ScratchModel)
     texts = comments.split("train").texts
     tokenizer = language_model.train_tokenizer(texts, config.vocab_size)
@@ -136,8 +145,5 @@ def calibration_texts(reference: Artifact) -> tuple[list[str], list[str]]:
     return table["prompt"].tolist(), table["completion"].tolist()
 
 
-def _identity(config: Any) -> dict[str, Any]:
-    """A local checkpoint counts by its content, not by where it lies."""
-    if isinstance(config, CheckpointModel) and Path(config.path).is_dir():
-        config = replace(config, path=content_digest(Path(config.path)))
-    return asdict(config)
+def _identity(config: ModelConfig, source: Source | None) -> dict[str, Any]:
+    return asdict(config) | (source.identity if source else {})

@@ -10,7 +10,7 @@ import pytest
 
 from irl_exp.config import InputError
 from irl_exp.data.comments import SPLITS, Comments, curate, cut
-from irl_exp.data.sources import read_file
+from irl_exp.data.sources import Columns, read_file
 
 SHARES = {"train": 0.6, "validation": 0.1, "calibration": 0.1, "test": 0.2}
 
@@ -47,14 +47,14 @@ def curated(
     [
         ("one two three", 2, ("one two", " three")),
         ("  one\ttwo \n three  four ", 2, ("one two", " three four")),
-        ("one two", 2, None),
-        ("one", 2, None),
-        ("", 2, None),
+        (" one  two", 2, ("one two", "")),
+        ("one", 2, ("one", "")),
+        ("", 2, ("", "")),
         ("one two", 0, ("", "one two")),
-        (" ", 0, None),
+        (" ", 0, ("", "")),
     ],
 )
-def test_cut(text: str, words: int, expected: tuple[str, str] | None) -> None:
+def test_cut(text: str, words: int, expected: tuple[str, str]) -> None:
     assert cut(text, words) == expected
 
 
@@ -118,6 +118,37 @@ def test_what_is_dropped_is_counted() -> None:
     assert counts["comments/kept"] == len(comments) == 101
 
 
+def test_a_cut_that_the_source_made_is_kept() -> None:
+    """Whitespace is normalized and a space stands before every completion; texts are compared
+    whole, wherever they are cut."""
+    prompts = [f"opening  {i}" for i in range(100)]
+    texts = [[" text", "text", "\ttext \n"][i % 3] for i in range(100)]
+    more = [
+        ("", "", 0),  # empty
+        ("opening 7", " ", 1),  # nothing after the prompt
+        ("opening", "3 text", 1),  # duplicate, of another cut
+        ("one text", "two labels", 0),
+        ("one", "text two labels", 1),  # conflicting: 2
+        (" ", "no prompt", 1),
+    ]
+    labels = [0, 1] * 50
+    comments, counts = curate(
+        texts + [text for _, text, _ in more],
+        labels + [label for _, _, label in more],
+        prompts=prompts + [prompt for prompt, _, _ in more],
+        prompt_words=4,
+        shares=SHARES,
+        max_comments=None,
+        balance=False,
+        rng=np.random.default_rng(0),
+    )
+    dropped = {"empty": 1, "too_short": 1, "conflicting": 2, "duplicate": 1, "sampling": 0}
+    assert {name: counts[f"comments/dropped_{name}"] for name in dropped} == dropped
+    found = comments.table[["prompt", "completion", "toxic"]].itertuples(index=False, name=None)
+    expected = [(f"opening {i}", " text", labels[i]) for i in range(100)]
+    assert sorted(found) == sorted([*expected, ("", "no prompt", 1)])
+
+
 @pytest.mark.parametrize(
     ("max_comments", "balance", "toxic", "total"),
     [
@@ -166,6 +197,7 @@ def test_the_order_of_rows_says_nothing_about_the_label() -> None:
     ("change", "message"),
     [
         ({"labels": [0, 1]}, "100 texts and 2 labels"),
+        ({"prompts": ["a"]}, "100 texts and 1 prompts"),
         ({"labels": [0, 2] * 50}, "label other than 1"),
         ({"labels": [0] * 100}, "leaves 100 comments, 0 of them toxic"),
         ({"labels": [0] * 99 + [1]}, "of both classes"),
@@ -262,7 +294,8 @@ def test_real_comments() -> None:
     if folder is None:
         pytest.skip("IRL_EXP_REAL_DATA is not set: no real comments to curate")
     path = Path(folder) / "jigsaw_sentences.csv"
-    texts, labels = read_file(path, "comment", "toxic", [1])
+    found = read_file(path, Columns("comment", ["toxic"]))
+    texts, labels = found.texts, found.labels
     assert (len(texts), sum(labels)) == (33_202, 16_564)
     comments, counts = curated(texts, labels, max_comments=8000, balance=True, prompt_words=4)
     assert (counts["comments/kept"], comments.labels.sum()) == (8000, 4000)

@@ -1,15 +1,19 @@
-"""Every format is read exactly, and every kind of bad file is refused with its place."""
+"""Every format is read exactly; every kind of bad file or data set is refused with its place."""
 
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from irl_exp.config import InputError
-from irl_exp.data.sources import read_file
+from irl_exp.data.sources import Columns, Labelled, read_file, read_split
+from tests.materials import write_hub_cache
 
 # Fields that a careless reader changes: missing-value words, breaks, quotes, separators, spaces.
 TEXTS = ["NA", "null", "", " two\nlines, one ", 'says "so"', "tab\there", "é 🙂 \u2028.", "007"]
@@ -33,10 +37,14 @@ def write(path: Path, columns: dict[str, list[object]]) -> Path:
     return path
 
 
+def read(path: str | Path, text: str, label: str, toxic_values: list[object]) -> Labelled:
+    return read_file(path, Columns(text, [label], toxic_values))
+
+
 def refusal(path: Path, toxic_values: list[object] | None = None) -> str:
     """The one line that reading `text` and `toxic` from a file ends with."""
     with pytest.raises(InputError) as caught:
-        read_file(path, "text", "toxic", [1] if toxic_values is None else toxic_values)
+        read(path, "text", "toxic", [1] if toxic_values is None else toxic_values)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -50,7 +58,7 @@ def test_every_format_round_trips(tmp_path: Path, suffix: str) -> None:
         "toxic": list(LABELS),
     }
     path = write(tmp_path / f"comments{suffix}", columns)
-    assert read_file(path, "text", "toxic", [1]) == (TEXTS, LABELS)
+    assert read(path, "text", "toxic", [1]) == Labelled(TEXTS, LABELS)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
@@ -60,9 +68,9 @@ def test_dotted_names_reach_into_records(tmp_path: Path, suffix: str) -> None:
         {"text": "two", "scores": {"toxic": False}},
     ]
     path = write(tmp_path / f"nested{suffix}", {"prompt": nested})
-    assert read_file(path, "prompt.text", "prompt.scores.toxic", [1]) == (["one", "two"], [1, 0])
+    assert read(path, "prompt.text", "prompt.scores.toxic", [1]) == Labelled(["one", "two"], [1, 0])
     with pytest.raises(InputError) as caught:
-        read_file(path, "prompt.words", "prompt.scores.toxic", [1])
+        read(path, "prompt.words", "prompt.scores.toxic", [1])
     assert "no column 'prompt.words'" in str(caught.value)
     assert "['prompt.text', 'prompt.scores.toxic']" in str(caught.value)
 
@@ -70,7 +78,7 @@ def test_dotted_names_reach_into_records(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", PLAIN)
 def test_a_column_may_have_a_dot_in_its_name(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"dots{suffix}", {"a.text": ["one", "two"], "a.toxic": [1, 0]})
-    assert read_file(path, "a.text", "a.toxic", [1]) == (["one", "two"], [1, 0])
+    assert read(path, "a.text", "a.toxic", [1]) == Labelled(["one", "two"], [1, 0])
 
 
 @pytest.mark.parametrize("toxic_value", [1, 1.0, "1", " 1.00", True, "true", "TRUE "])
@@ -79,13 +87,13 @@ def test_ways_to_say_one(tmp_path: Path, toxic_value: object) -> None:
     others: list[object] = [0, 0.0, "0", False, "false", "10", "yes", 0.9]
     texts: list[object] = ["a text"] * 15
     path = write(tmp_path / "labels.jsonl", {"text": texts, "toxic": ones + others})
-    assert read_file(path, "text", "toxic", [toxic_value])[1] == [1] * 7 + [0] * 8
+    assert read(path, "text", "toxic", [toxic_value]).labels == [1] * 7 + [0] * 8
 
 
 def test_toxic_values_are_words_and_numbers(tmp_path: Path) -> None:
     rows: list[object] = ["Insult", "threat ", "none", "3", "4", "insults", "NA"]
     path = write(tmp_path / "labels.csv", {"text": ["t"] * len(rows), "toxic": rows})
-    labels = read_file(path, "text", "toxic", ["insult", "THREAT", 3])[1]
+    labels = read(path, "text", "toxic", ["insult", "THREAT", 3]).labels
     assert labels == [1, 1, 0, 1, 0, 0, 0]
 
 
@@ -97,13 +105,13 @@ def test_line_ends_blank_lines_and_byte_order_mark(tmp_path: Path) -> None:
     }.items():
         path = tmp_path / name
         path.write_bytes(data)
-        assert read_file(path, "text", "toxic", [1]) == (["one", "two\r\nlines"], [1, 0])
+        assert read(path, "text", "toxic", [1]) == Labelled(["one", "two\r\nlines"], [1, 0])
 
 
 def test_the_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.csv", {"text": ["one", "two"], "toxic": [1, 0]})
     monkeypatch.chdir(tmp_path)
-    assert read_file("a.csv", "text", "toxic", [1])[1] == [1, 0]
+    assert read("a.csv", "text", "toxic", [1]).labels == [1, 0]
     assert f"{tmp_path / 'b.csv'}: no such file" in refusal(Path("b.csv"))
 
 
@@ -111,7 +119,7 @@ def test_the_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("name", "data", "message"),
     [
         # Formats.
-        ("a.xlsx", b"", "unknown format; expected one of .csv, .tsv, .jsonl, .csv.gz"),
+        ("a.xlsx", b"", "unknown format; expected one of .csv, .tsv, .jsonl, .json, .csv.gz"),
         ("a.parquet.gz", b"", "unknown format"),
         ("a.parquet", b"no table", "unreadable Parquet"),
         ("a.csv.gz", b"text,toxic\n", "can't be read: Not a gzipped file"),
@@ -176,3 +184,221 @@ def test_missing_in_parquet(
 def test_toxic_values_must_be_labels(tmp_path: Path, toxic_values: list[object]) -> None:
     path = write(tmp_path / "a.csv", {"text": ["a", "b"], "toxic": [0, 1]})
     assert re.search(r"toxic_values is \[.*\]; expected", refusal(path, toxic_values))
+
+
+# --- scores, several labels, prompts --------------------------------------------------------------
+
+
+def test_scores_are_toxic_from_a_number_up_and_may_be_missing(tmp_path: Path) -> None:
+    scores: list[object] = [0.5, "0.49", None, 1, " ", float("nan"), 0, True]
+    texts: list[object] = [f"text {i}" for i in range(len(scores))]
+    path = write(tmp_path / "scores.jsonl", {"text": texts, "score": scores})
+    found = read_file(path, Columns("text", ["score"], toxic_from=0.5))
+    expected = ["text 0", "text 1", "text 3", "text 6", "text 7"]
+    assert found == Labelled(expected, [1, 0, 1, 0, 1], unscored=3)
+
+
+def test_a_missing_score_in_parquet(tmp_path: Path) -> None:
+    scores: list[object] = [0.7, None, 0.2]
+    path = write(tmp_path / "scores.parquet", {"text": ["a", "b", "c"], "score": scores})
+    found = read_file(path, Columns("text", ["score"], toxic_from=0.5))
+    assert found == Labelled(["a", "c"], [1, 0], unscored=1)
+
+
+def test_one_toxic_label_of_several_is_enough(tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {
+        "text": ["a", "b", "c", "d", "e"],
+        "insult": [0, 1, 0, 1, 0.6],
+        "threat": [0, 0, 1, 1, None],
+    }
+    path = write(tmp_path / "labels.jsonl", columns)
+    both = ["insult", "threat"]
+    found = read_file(path, Columns("text", both, toxic_from=0.5))
+    assert found == Labelled(["a", "b", "c", "d"], [0, 1, 1, 1], unscored=1)
+    with pytest.raises(InputError, match="line 5: 'threat' is missing; expected a label"):
+        read_file(path, Columns("text", both))
+
+
+def test_a_column_of_prompts(tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {"a": ["One", " two "], "b": [" more", ""], "toxic": [1, 0]}
+    path = write(tmp_path / "prompts.csv", columns)
+    found = read_file(path, Columns("b", ["toxic"], prompt="a"))
+    assert found == Labelled([" more", ""], [1, 0], prompts=["One", " two "])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"text": "a", "prompt": "p", "score": "high"},
+            "line 2: 'score' is a word; expected a num",
+        ),
+        ({"text": "a", "prompt": "p", "score": [1]}, "line 2: 'score' is of type list; expected a"),
+        ({"text": "a", "prompt": "p"}, "line 2: no column 'score'; there are ['text', 'prompt']"),
+        ({"text": "a", "prompt": None, "score": 1}, "line 2: 'prompt' is missing; expected a text"),
+        ({"text": "a", "score": 1}, "line 2: no column 'prompt'; there are ['text', 'score']"),
+        (
+            {"text": "a", "prompt": "p", "score": 0.2},
+            "every comment is non-toxic; expected both, but 'score' holds [0.1, 0.2] and "
+            "toxic_from is 0.5",
+        ),
+    ],
+)
+def test_scores_and_prompts_that_are_refused(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    first = {"text": "a", "prompt": "p", "score": 0.1}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in (first, row)))
+    with pytest.raises(InputError) as caught:
+        read_file(path, Columns("text", ["score"], prompt="prompt", toxic_from=0.5))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_which_every_score_is_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "none.jsonl", {"text": ["a", "b"], "score": [None, None]})
+    with pytest.raises(InputError, match="is empty: all 2 rows lack a score; expected comments"):
+        read_file(path, Columns("text", ["score"], toxic_from=0.5))
+
+
+# --- data sets ------------------------------------------------------------------------------------
+
+SOME, MORE = TEXTS[:4], TEXTS[4:]
+
+
+def columns_of(texts: list[str]) -> dict[str, list[object]]:
+    """`text` and `toxic`, and columns that nobody asks for."""
+    labels = [LABELS[TEXTS.index(text)] for text in texts]
+    return {"id": list(range(len(texts))), "text": list(texts), "toxic": list(labels)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.csv", "test.csv"),
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("train/a.jsonl", "test/b.jsonl"),
+        ("part-one-train.tsv.gz", "part-two-test.tsv.gz"),
+    ],
+)
+def test_a_split_is_found_by_the_names_of_its_files(tmp_path: Path, names: tuple[str, str]) -> None:
+    """And read as a file is: no word stands for a missing value, no number loses its zeros."""
+    for name, texts in zip(names, (SOME, MORE), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, columns_of(texts))
+    columns = Columns("text", ["toxic"])
+    assert read_split(tmp_path, "mine", "train", columns) == Labelled(SOME, LABELS[:4])
+    assert read_split(tmp_path, "mine", "test", columns) == Labelled(MORE, LABELS[4:])
+    with pytest.raises(InputError, match=r"mine: no split 'dev'; there are \['train', 'test'\]"):
+        read_split(tmp_path, "mine", "dev", columns)
+
+
+def test_a_split_may_be_several_files_or_all(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", columns_of(SOME))
+    write(tmp_path / "b.jsonl", columns_of(MORE))
+    found = read_split(tmp_path, "mine", "train", Columns("text", ["toxic"]))
+    assert found == Labelled(TEXTS, LABELS)
+
+
+def test_the_card_of_a_data_set_names_its_splits(tmp_path: Path) -> None:
+    write(tmp_path / "one.csv", columns_of(SOME))
+    write(tmp_path / "two.csv", columns_of(MORE))
+    files = [{"split": "train", "path": "two.csv"}, {"split": "held_out", "path": "one.csv"}]
+    header = json.dumps({"configs": [{"config_name": "default", "data_files": files}]})
+    (tmp_path / "README.md").write_text(f"---\n{header}\n---\nA card.\n")
+    columns = Columns("text", ["toxic"])
+    assert read_split(tmp_path, "mine", "train", columns) == Labelled(MORE, LABELS[4:])
+    assert read_split(tmp_path, "mine", "held_out", columns) == Labelled(SOME, LABELS[:4])
+
+
+def test_a_copy_in_the_hubs_cache(tmp_path: Path) -> None:
+    """Its files are links to others without a suffix."""
+    given = tmp_path / "given"
+    (given / "data").mkdir(parents=True)
+    write(given / "data" / "train-00000-of-00001.parquet", columns_of(TEXTS))
+    write_hub_cache(tmp_path / ".cache", "datasets--org--mine", "1" * 40, given)
+    folder = tmp_path / ".cache" / "datasets--org--mine" / "snapshots" / ("1" * 40)
+    found = read_split(folder, "org/mine", "train", Columns("text", ["toxic"]))
+    assert found == Labelled(TEXTS, LABELS)
+
+
+def test_a_folder_that_is_called_as_a_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "csv").mkdir()
+    write(tmp_path / "csv" / "train.csv", columns_of(SOME))
+    monkeypatch.chdir(tmp_path)
+    found = read_split(Path("csv"), "csv", "train", Columns("text", ["toxic"]))
+    assert found == Labelled(SOME, LABELS[:4])
+
+
+def test_nothing_is_written_and_nothing_executed(tmp_path: Path) -> None:
+    """In a process of its own, for the library reads its settings when it is imported."""
+    folder, home = tmp_path / "mine", tmp_path / "home"
+    folder.mkdir()
+    write(folder / "train.csv", columns_of(SOME))
+    (folder / "code.py").write_text("raise SystemExit('executed')")
+    program = (
+        "import sys; from pathlib import Path; from irl_exp.data import sources;"
+        "columns = sources.Columns('text', ['toxic']);"
+        "print(len(sources.read_split(Path(sys.argv[1]), '', 'train', columns).texts))"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env |= {"HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        env={**env, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("4\n", "")
+    assert not home.exists()
+    assert {path.name for path in folder.iterdir()} == {"train.csv", "code.py"}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "mine: .* is no data set that can be read: .*any data files"),
+        ({"mine.py": b"x"}, "mine: .* is no data set that can be read: "),
+        ({"README.md": b"---\nconfigs: [\n---\n", "a.csv": b"x"}, "mine: .* is no data set that"),
+        ({"train.txt": b"text"}, "mine, split train, train.txt: unknown format; expected one of"),
+        ({"train.csv": b"text\na\n"}, "mine, split train, train.csv, line 2: no column 'toxic'"),
+        (
+            {"train.parquet": b"text"},
+            "mine, split train, train.parquet: unreadable Parquet after row 0",
+        ),
+        ({"train.csv": b"text,toxic\na,1\n"}, "mine, split train: every comment is toxic"),
+    ],
+)
+def test_data_sets_that_are_refused(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        read_split(folder, "mine", "train", Columns("text", ["toxic"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_real_prompts() -> None:
+    real = os.environ.get("IRL_EXP_REAL_DATA")
+    if real is None:
+        pytest.skip("IRL_EXP_REAL_DATA is not set: no real prompts to read")
+    labels = ["prompt.toxicity", "continuation.toxicity"]
+    columns = Columns("continuation.text", labels, prompt="prompt.text", toxic_from=0.5)
+    found = read_split(Path(real) / "rtp_prompts", "real", "train", columns)
+    assert found.prompts is not None
+    assert (len(found.texts), found.unscored) == (2377, 19)
+    records = [
+        json.loads(line)
+        for path in sorted((Path(real) / "rtp_prompts").glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    halves = [
+        (record["prompt"]["text"], record["continuation"]["text"])
+        for record in records
+        if record["continuation"]["toxicity"] is not None
+    ]
+    assert list(zip(found.prompts, found.texts, strict=True)) == halves

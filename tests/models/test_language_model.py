@@ -1,5 +1,9 @@
 """Log-probabilities are those of the full logits, and every checkpoint can be padded."""
 
+import json
+import os
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedTokenizerFast
 
 from irl_exp.config import InputError, ScratchModel
 from irl_exp.data import synthetic
 from irl_exp.models import language_model
-from irl_exp.models.language_model import LanguageModel
+from irl_exp.models.generation import decode, sample_tokens
+from irl_exp.models.language_model import EOS, PAD, LanguageModel
+from tests.materials import save_pythia
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 PROMPTS = ["", "You", "On the harbour article,", "Looking over Mira's last edit, thanks again,"]
@@ -224,7 +231,7 @@ def test_a_checkpoint_without_a_pad_token_of_its_own_gets_one(
     ("kind", "message"),
     [
         ("empty", "a folder without config.json; expected a causal language model"),
-        ("missing", "no such folder, and no hub id; expected a causal language model"),
+        ("missing", "no such folder; expected a causal language model"),
         ("no_tokenizer", "its tokenizer is missing or reads nothing; expected a causal"),
         ("no_weights", "expected a causal language model with its tokenizer: "),
     ],
@@ -240,6 +247,91 @@ def test_a_folder_that_holds_no_model_is_refused(
         for file in folder.glob("tokenizer*" if kind == "no_tokenizer" else "*.safetensors"):
             file.unlink()
     with pytest.raises(InputError, match=f"{kind}: {message}") as caught:
+        language_model.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """Unpickled, it leaves a file where it says."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("kind", ["object", "more_than_tensors", "text", "nothing", "half"])
+def test_a_pickle_is_tensors_or_is_not_loaded(tiny_folder: Path, tmp_path: Path, kind: str) -> None:
+    folder, trap = tmp_path / "model", tmp_path / "sprung"
+    shutil.copytree(tiny_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    pickled = folder / "pytorch_model.bin"
+    torch.save(weights, pickled)
+    assert language_model.load(folder).context == 64
+
+    if kind == "object":
+        pickled.write_bytes(pickle.dumps(Trap(trap)))
+    elif kind == "more_than_tensors":
+        torch.save({**weights, "more": Trap(trap)}, pickled)
+    elif kind == "text":
+        pickled.write_text("version https://git-lfs.github.com/spec/v1\nsize 12\n")
+    else:
+        pickled.write_bytes(pickled.read_bytes()[: 0 if kind == "nothing" else 10_000])
+    said = {
+        "nothing": "EOFError",
+        "half": "",
+    }.get(kind, "its pickled weights are damaged or hold more than tensors, and are not loaded")
+    with pytest.raises(InputError, match=f"expected a causal .*: {said}") as caught:
+        language_model.load(folder)
+    assert "\n" not in str(caught.value)
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Trap(trap)))
+    assert trap.exists()  # it would have sprung
+
+
+@pytest.mark.parametrize("length", [0, 4, 5000])
+def test_damaged_safetensors(tiny_folder: Path, tmp_path: Path, length: int) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"its safetensors are damaged \(.*header") as caught:
+        language_model.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"num_hidden_layers": 3}, "it lacks 12 of its weights, as gpt_neox.layers"),
+        ("config.json", {"hidden_size": 64}, "do not have the sizes that config.json says"),
+        ("config.json", {"model_type": "none"}, "ValueError: .* does not recognize"),
+        (
+            "config.json",
+            {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}},
+            "it needs Python code of its own, which is never run",
+        ),
+        ("tokenizer.json", {"model": None}, "expected a causal language model with its tokenizer:"),
+    ],
+)
+def test_a_folder_at_odds_with_itself(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    """The library would draw missing weights at random, and ask at the terminal to run code."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    facts = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(facts | changes))
+    (folder / "code.py").write_text("raise SystemExit('executed')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises(InputError, match=message) as caught:
         language_model.load(folder)
     assert "\n" not in str(caught.value)
 
@@ -272,3 +364,60 @@ def test_an_architecture_that_changes_its_logits_is_refused(
     else:
         with pytest.raises(InputError, match="transforms its logits"):
             language_model.load(tmp_path)
+
+
+# --- Pythia -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pythia(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = tmp_path_factory.mktemp("pythia")
+    save_pythia(folder, texts)
+    return language_model.load(folder)
+
+
+def test_pythia_is_padded_with_the_token_that_it_has_for_that(
+    pythia: LanguageModel, texts: list[str]
+) -> None:
+    network, tokenizer = pythia.network, pythia.tokenizer
+    assert (tokenizer.pad_token, tokenizer.pad_token_id, tokenizer.eos_token_id) == (PAD, 1, 0)
+    assert network.config.pad_token_id == 1
+    assert len(tokenizer) < network.get_input_embeddings().num_embeddings == 512
+    assert (pythia.context, network.dtype) == (2048, torch.float32)
+    assert network.config.rope_parameters["partial_rotary_factor"] == 0.25
+    odd = [f"{EOS} and {PAD}", "many     spaces", "", "Ünïcode 🙂"]
+    rows = language_model.token_ids(pythia, [*texts, *odd])
+    assert {0, 1}.isdisjoint(token for row in rows for token in row)
+    assert [tokenizer.decode(row) for row in rows[-4:]] == odd
+
+
+def test_log_probs_of_pythia_are_those_of_the_full_logits(
+    pythia: LanguageModel, by_hand: Callable[..., Tensor]
+) -> None:
+    prompt = language_model.encode_prompts(pythia, PROMPTS, room=16)
+    completion = language_model.encode_completions(pythia, COMPLETIONS, max_new_tokens=16)
+    with torch.no_grad():
+        batched = language_model.completion_log_probs(pythia.network, prompt, completion)
+    for row in range(len(PROMPTS)):
+        (x, real), (y, written) = (
+            (pair[0][row], pair[1][row].bool()) for pair in (prompt, completion)
+        )
+        expected = by_hand(pythia, x[real].tolist(), y[written].tolist())
+        torch.testing.assert_close(batched[row][written], expected, rtol=0, atol=1e-4)
+
+
+def test_tokens_that_pythia_has_no_words_for_are_no_words(pythia: LanguageModel) -> None:
+    """Its output layer has more rows than its vocabulary, and all can be drawn."""
+    prompt = language_model.encode_prompts(pythia, PROMPTS * 8, room=12)
+    ids, written = sample_tokens(pythia, prompt, 12, torch.Generator().manual_seed(0))
+    beyond = (ids >= len(pythia.tokenizer)) & written.bool()
+    assert 0.05 < beyond.sum() / written.sum() < 0.5
+    known = [[token for token in row if token < len(pythia.tokenizer)] for row in ids.tolist()]
+    expected = [pythia.tokenizer.decode(row, skip_special_tokens=True) for row in known]
+    texts = decode(pythia, ids)
+    assert texts == expected
+    assert len(set(texts)) > 20
+    again = language_model.encode_completions(pythia, texts, 12)
+    with torch.no_grad():
+        logs = language_model.completion_log_probs(pythia.network, prompt, again)
+    assert torch.isfinite(logs).all()

@@ -1,6 +1,7 @@
 """A reward of a text depends on that text alone, and survives being saved."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     PreTrainedTokenizerBase,
@@ -35,6 +37,7 @@ from irl_exp.models.reward_model import (
     load_normalized,
     load_reward,
 )
+from tests.materials import as_in_older_repositories, save_classifier, save_pythia
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +188,24 @@ def test_a_new_head_is_drawn_from_the_generator_alone(
         assert torch.equal(weight, one.network.base_model.get_parameter(name))
 
 
+def test_the_body_of_pythia_scores_a_text_as_plain_transformers_does(
+    tmp_path: Path, pairs: tuple[list[str], list[str]]
+) -> None:
+    """Whose settings name no pad token: alone and without padding a text needs none."""
+    save_pythia(tmp_path, [p + c for p, c in zip(*pairs, strict=True)])
+    reward = from_body(tmp_path, torch.Generator().manual_seed(0), batch_size=8)
+    found = reward.score(*pairs)
+    folder = save(reward, tmp_path / "reward")
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for prompt, completion, score in zip(*pairs, found, strict=True):
+        ids = tokenizer(prompt + completion)["input_ids"] or [tokenizer.eos_token_id]
+        with torch.no_grad():
+            expected = plain(torch.tensor([ids])).logits[0, 0]
+        torch.testing.assert_close(score, expected, rtol=0, atol=1e-5)
+    assert found.std() > 0.1
+
+
 # --- classifiers ------------------------------------------------------------------------------
 
 
@@ -260,7 +281,7 @@ def test_a_classifier_folds_into_one_output_exactly(
     bert: bool,
 ) -> None:
     folder = classifier(labels, kind, bert)
-    reward = from_classifier(str(folder), toxic, None, batch_size=8)
+    reward = from_classifier(folder, toxic, batch_size=8)
     expected = logits(folder, tiny.tokenizer, TEXTS) @ torch.tensor(weights)
     found = reward.score(TEXTS, [""] * 3)
     assert expected.std() > 1e-3
@@ -274,7 +295,7 @@ def test_two_labels_give_the_log_odds_of_not_toxic(
 ) -> None:
     folder = classifier(["neutral", "toxic"], None)
     probs = logits(folder, tiny.tokenizer, TEXTS).softmax(-1)
-    found = from_classifier(str(folder), "toxic", None, 8).score(TEXTS, [""] * 3)
+    found = from_classifier(folder, "toxic", 8).score(TEXTS, [""] * 3)
     torch.testing.assert_close(found, (probs[:, 0] / probs[:, 1]).log(), rtol=0, atol=1e-4)
 
 
@@ -283,7 +304,7 @@ def test_a_classifier_reads_as_much_as_its_positions_hold(
     classifier: Callable[..., Path], tiny: LanguageModel, bert: bool
 ) -> None:
     """66 positions; RoBERTa's start behind the pad token's number, which is 1."""
-    reward = from_classifier(str(classifier(["good", "bad"], None, bert)), "bad", None, 8)
+    reward = from_classifier(classifier(["good", "bad"], None, bert), "bad", 8)
     long = "the map is late, and " * 40
     rows = reward_model.encode(reward.tokenizer, reward.network, [long], [""])
     assert rows[0] == tiny.tokenizer(long)["input_ids"][-66 if bert else -64 :]
@@ -293,16 +314,35 @@ def test_a_classifier_reads_as_much_as_its_positions_hold(
 def test_an_absent_label_is_refused_with_the_labels_there_are(
     classifier: Callable[..., Path],
 ) -> None:
-    folder = str(classifier(["hate", "offensive", "neither"], None))
+    folder = classifier(["hate", "offensive", "neither"], None)
     with pytest.raises(InputError) as caught:
-        from_classifier(folder, "toxic", None, 8)
+        from_classifier(folder, "toxic", 8)
     assert "ground_truth.toxic_label=toxic" in str(caught.value)
     assert "hate, offensive, neither" in str(caught.value)
 
 
 def test_a_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a text classifier with its tokenizer"):
-        from_classifier(str(tmp_path), "toxic", None, 8)
+        from_classifier(tmp_path, "toxic", 8)
+
+
+def test_a_head_that_would_be_random_is_refused(tiny_folder: Path) -> None:
+    """A language model's folder has a body for a classifier, and no head."""
+    with pytest.raises(InputError, match=r"it lacks 1 of its weights, as score\.weight"):
+        from_classifier(tiny_folder, "LABEL_1", 8)
+
+
+def test_a_classifier_as_older_repositories_keep_it(tmp_path: Path, texts: list[str]) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    save_classifier(new, texts)
+    shutil.copytree(new, old)
+    as_in_older_repositories(old)
+    assert not {file.name for file in old.iterdir()} & {"tokenizer.json", "model.safetensors"}
+    expected, found = (
+        from_classifier(folder, "toxic", 8).score(texts[:20], [""] * 20) for folder in (new, old)
+    )
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 # --- rewards without a network ----------------------------------------------------------------
