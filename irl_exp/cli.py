@@ -202,7 +202,9 @@ def _run(config: Config, tracker: Tracker) -> None:
     require_device(config.trainer.accelerator)
     reset_process_state(config)
     store = Store(Path(config.paths.store))
-    experiment.run(Bench(config, store, tracker))
+    with store.in_use():
+        store.register(tracker.folder)
+        experiment.run(Bench(config, store, tracker))
     tracker.summarize(
         {
             "store/hits": store.hits,

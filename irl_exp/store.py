@@ -1,24 +1,33 @@
 """Content-addressed artifacts: equal work is done once, and half an artifact never looks finished.
 
-The store is a folder. For every step it holds::
+The store is a folder::
 
     <step>/<fingerprint>/         an artifact: what the step wrote, and manifest.json
     <step>/.tmp-<fingerprint>/    an attempt that runs, failed or was killed
-    <step>/.lock-<fingerprint>    an empty file, locked by the process that computes; never removed
-    <step>/.old-*/                an artifact that a rerun replaced, about to be removed
+    <step>/.lock-<fingerprint>    an empty file, locked by the process that computes
+    <step>/.old-*/                what was replaced or given up, about to be removed
+    .runs/<16 hex of its path>    a registration: a file with the path of a run directory
+    .runs/.tmp-*                  a registration that is being written, or was killed
+    .lock                         an empty file, the guard: shared by runs, held alone by gc
 
 A step writes into the private ``.tmp-`` folder, its manifest comes last, and one atomic rename
 publishes it. A process killed at any moment therefore leaves an artifact or none, never half of
-one. Names that start with a dot can be removed whenever no run is under way.
+one. For the same reason, what is to go becomes ``.old-`` before the first of its files is removed.
 
-The lock is a POSIX record lock: the kernel drops it the moment its process dies, however it dies,
-and child processes (the workers of a data loader, say) do not inherit it. It works on local disks
-and, across machines, on shared file systems with POSIX locks: NFS (version 4, or 3 with its lock
-daemon), Lustre, GPFS. When a whole machine dies, the file server drops its locks after its own
+Whoever computes shares the guard, and a run does so from its first step to its last: so gc (see
+store_cli.py) never takes anything from a run under way. It keeps what the manifests of registered
+runs name. By hand, names that start with a dot can be removed whenever no run is under way; but
+without ``.runs``, gc finds nothing that any run refers to.
+
+Locks are POSIX record locks: the kernel drops them the moment their process dies, however it dies,
+and child processes (the workers of a data loader, say) do not inherit them. They work on local
+disks and, across machines, on shared file systems with POSIX locks: NFS (version 4, or 3 with its
+lock daemon), Lustre, GPFS. When a whole machine dies, the file server drops its locks after its own
 lease. Windows has no such locks and is not supported.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -35,13 +44,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from irl_exp.config import InputError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+GUARD = ".lock"
+RUNS = ".runs"
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class Store:
     """Artifacts under one root folder, shared by any number of processes.
 
     Attributes:
-        root: the folder, absolute; created when something is first computed.
+        root: the folder, absolute; created when a run first uses it or computes something.
         hits: how many calls of `fetch` on this object found their artifact.
         misses: how many had to compute it.
     """
@@ -144,7 +155,7 @@ class Store:
         folder = self.root / step / key
         seconds = None if rerun else _seconds_if_finished(folder, key)
         if seconds is None:
-            with _lock(folder.parent / f".lock-{key}"):
+            with self.in_use(), _lock(folder.parent / f".lock-{key}"):
                 # Another process may have published it while this one waited.
                 seconds = None if rerun else _seconds_if_finished(folder, key)
                 if seconds is None:
@@ -153,6 +164,130 @@ class Store:
                     return Artifact(step, key, folder, hit=False, seconds=seconds)
         self.hits += 1
         return Artifact(step, key, folder, hit=True, seconds=seconds)
+
+    def register(self, run_folder: Path) -> None:
+        """Note the directory of a run, so that the store keeps what that run refers to.
+
+        It does so for as long as the directory lies where it is, with the run's manifest in it.
+        Registering again changes nothing. Where the store cannot be written to, a warning says so.
+
+        Raises:
+            InputError: there is no store, and none can be made.
+        """
+        run = os.fsencode(run_folder.resolve())
+        note = self.root / RUNS / _registration_name(run)
+        temporary = note.with_name(f".tmp-{note.name}-{os.getpid()}")
+        try:
+            if read_registration(note) is not None:
+                return
+            note.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(run + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, note)
+        except OSError as error:
+            self._go_on_if_read_only(error, "it does not know of this run")
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `irl-store gc` out while this process works with artifacts; wait while it is in.
+
+        Can be nested and shared by threads. Child processes are not covered. Where the store cannot
+        be written to and has no guard yet, a warning says so, and the work goes on unguarded.
+
+        Raises:
+            InputError: there is no store, and none can be made; or it cannot be locked.
+        """
+        path = self.root.resolve() / GUARD
+        with _guarding:
+            file, users = _guards.get(path) or (self._share(path), 0)
+            _guards[path] = file, users + 1
+        try:
+            yield
+        finally:
+            with _guarding:
+                file, users = _guards.pop(path)
+                if users > 1:
+                    _guards[path] = file, users - 1
+                elif file:
+                    file.close()
+
+    def _share(self, path: Path) -> IO[bytes] | None:
+        """The guard, open and locked together with other runs; None where none can be made."""
+        with contextlib.ExitStack() as stack:
+            try:
+                if not self.root.exists():
+                    self.root.mkdir(parents=True, exist_ok=True)
+                # To read is enough for a shared lock: the store may belong to somebody else.
+                descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+            except OSError as error:
+                self._go_on_if_read_only(error, "irl-store gc will not wait for this run")
+                return None
+            file = stack.enter_context(os.fdopen(descriptor, "rb"))
+            try:
+                if not _locked(file, fcntl.LOCK_SH):
+                    log.info("store %s: waiting for irl-store gc", self.root)
+                    fcntl.lockf(file, fcntl.LOCK_SH)
+            except OSError as error:
+                raise _unusable(self.root, error) from error
+            stack.pop_all()
+            return file
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the store against every run. Do not call `fetch` or `in_use` meanwhile.
+
+        Raises:
+            InputError: a run is under way; or no run has ever used the folder as a store; or it
+                cannot be written to or locked.
+        """
+        path = self.root.resolve() / GUARD
+        with _guarding, contextlib.ExitStack() as stack:
+            # Looked up first: opening and closing the file would drop this process's own lock.
+            free = path not in _guards
+            try:
+                if free:
+                    free = _locked(stack.enter_context(path.open("r+b")), fcntl.LOCK_EX)
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"{self.root}: no {GUARD} in it; expected a store that a run has used"
+                ) from error
+            except OSError as error:
+                raise _unusable(self.root, error) from error
+            if not free:
+                raise InputError(f"store {self.root}: a run is under way; try again when none is")
+            yield
+
+    def _go_on_if_read_only(self, error: OSError, so: str) -> None:
+        """Artifacts can be used without the right to write: then a warning is enough."""
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not self.root.is_dir():
+            raise _unusable(self.root, error) from error
+        log.warning("store %s cannot be written to: %s", self.root, so)
+
+
+def discard(folder: Path) -> None:
+    """Remove an artifact or an attempt; killed at any moment, no half of it looks finished."""
+    shutil.rmtree(_step_aside(folder))
+
+
+def read_manifest(folder: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of the finished artifact ``key`` in ``folder``; None if none can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        float(manifest["seconds"])
+        return manifest if manifest["fingerprint"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_registration(note: Path) -> Path | None:
+    """The run directory that a registration names; None if ``note`` is not a registration."""
+    try:
+        run = note.read_bytes().removesuffix(b"\n")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return Path(os.fsdecode(run)) if note.name == _registration_name(run) else None
 
 
 def _compute(
@@ -166,7 +301,7 @@ def _compute(
     key = folder.name
     attempt = folder.with_name(f".tmp-{key}")
     if rerun and attempt.exists():
-        shutil.rmtree(attempt)
+        discard(attempt)
     attempt.mkdir(exist_ok=True)
 
     # A process killed between its manifest and its rename left a complete attempt: publish that.
@@ -194,8 +329,7 @@ def _compute(
     if folder.exists():
         # No rename replaces a folder that holds something, so the old one steps aside. Readers keep
         # the files they have open; whoever looks between the two renames waits for the lock.
-        old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-        os.rename(folder, old)
+        old = _step_aside(folder)
         os.rename(attempt, folder)
         shutil.rmtree(old, ignore_errors=True)
     else:
@@ -205,15 +339,42 @@ def _compute(
 
 def _seconds_if_finished(folder: Path, key: str) -> float | None:
     """What computing the artifact in ``folder`` took, or None if no readable manifest says so."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return float(manifest["seconds"]) if manifest["fingerprint"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    manifest = read_manifest(folder, key)
+    return float(manifest["seconds"]) if manifest else None
+
+
+def _step_aside(folder: Path) -> Path:
+    """Rename ``folder`` to what nobody takes for an artifact or an attempt; its new name."""
+    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+    os.rename(folder, old)
+    return old
+
+
+def _registration_name(run: bytes) -> str:
+    """How the registration of a run directory is called."""
+    return hashlib.sha256(run).hexdigest()[:16]
 
 
 # Record locks belong to the process, so its threads need a lock of their own.
 _one_thread = threading.RLock()
+
+# For the same reason, closing any descriptor of a file drops every lock that the process has on it:
+# a guard is opened once, for all who use its store, and closed by the last. Path -> (file, users).
+_guards: dict[Path, tuple[IO[bytes] | None, int]] = {}
+_guarding = threading.Lock()
+
+
+def _locked(file: IO[Any], kind: int) -> bool:
+    """Lock ``file``; False where another process is in the way."""
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # what "locked" is called varies
+        return False
+    return True
+
+
+def _unusable(root: Path, error: OSError) -> InputError:
+    return InputError(f"store {root}: {error}; expected a folder that can be written to and locked")
 
 
 @contextlib.contextmanager
@@ -223,17 +384,12 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(path.open("a"))
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):  # what "locked" is called varies
+            if not _locked(file, fcntl.LOCK_EX):
                 work = f"{path.parent.name} {path.name.removeprefix('.lock-')}"
                 log.info("%s: waiting for another process that computes it", work)
                 fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
-            where = f"store {path.parent.parent}"
-            raise InputError(
-                f"{where}: {error}; expected a folder that can be written to and locked"
-            ) from error
+            raise _unusable(path.parent.parent, error) from error
         yield
 
 

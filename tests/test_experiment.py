@@ -284,8 +284,8 @@ def test_what_cannot_work_is_refused_before_it_is_published(
 ) -> None:
     with pytest.raises(SystemExit, match=line):
         lab.run(override, store=tmp_path / "store")
-    assert {folder.name for folder in (tmp_path / "store").iterdir()} == steps
-    published = {path.parent.name for path in (tmp_path / "store").glob("*/[!.]*")}
+    assert {folder.name for folder in (tmp_path / "store").glob("[!.]*")} == steps
+    published = {path.parent.name for path in (tmp_path / "store").glob("[!.]*/[!.]*")}
     assert published == {"curate"}
 
 

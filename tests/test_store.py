@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from irl_exp.config import InputError
-from irl_exp.store import Artifact, Store, content_digest, fingerprint
+from irl_exp.store import Artifact, Store, content_digest, fingerprint, read_registration
 
 IDENTITY = {"seed": 0}
 
@@ -249,6 +250,229 @@ Store(Path(sys.argv[1])).fetch(
     assert not old.path.exists()
     recovered = Store(tmp_path).fetch("pretrain", IDENTITY, never)
     assert (recovered.hit, result(recovered)) == (False, "new")
+
+
+def test_a_rerun_killed_while_it_clears_a_finished_attempt_publishes_no_half(
+    tmp_path: Path,
+) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, writes("old"))
+    # What a process leaves that dies between its manifest and its rename. So many files, that the
+    # manifest is not the first that goes.
+    attempt = artifact.path.rename(artifact.path.with_name(f".tmp-{artifact.fingerprint}"))
+    for i in range(30):
+        (attempt / f"file {i}").touch()
+    # Dies when it is the manifest's turn.
+    script = """
+import os, sys
+from pathlib import Path
+from irl_exp.store import Store
+
+def die(event, arguments):
+    if event == "os.remove" and Path(arguments[0]).name == "manifest.json":
+        os.kill(os.getpid(), 9)
+
+sys.addaudithook(die)
+Store(Path(sys.argv[1])).fetch("pretrain", {"seed": 0}, lambda path: None, rerun=True)
+"""
+    with start(tmp_path, script) as killed:
+        assert killed.wait() == -signal.SIGKILL
+    again = Store(tmp_path).fetch("pretrain", IDENTITY, writes("new"))
+    assert (again.hit, result(again)) == (False, "new")
+
+
+# Registrations
+
+
+def test_a_registration_is_a_file_with_the_path_of_the_run(tmp_path: Path) -> None:
+    store, run = Store(tmp_path / "store"), tmp_path / os.fsdecode(b"caf\xe9\n")
+    run.mkdir()
+    (tmp_path / "link").symlink_to(run)
+    store.register(tmp_path / "link")
+    path = os.fsencode(run.resolve())
+    [note] = (store.root / ".runs").iterdir()
+    assert note.name == sha256(path).hexdigest()[:16]
+    assert note.read_bytes() == path + b"\n"
+    assert read_registration(note) == run.resolve()
+
+
+def test_registering_again_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    store.register(tmp_path / "run")
+    [note] = (store.root / ".runs").iterdir()
+    before = note.stat()
+    monkeypatch.chdir(tmp_path)
+    store.register(Path("run"))
+    assert list((store.root / ".runs").iterdir()) == [note]
+    assert (note.stat().st_ino, note.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_is_no_registration_names_no_run_and_is_mended(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.register(tmp_path / "run")
+    [note] = (store.root / ".runs").iterdir()
+    whole = note.read_bytes()
+    for broken in (b"", whole[:-2], b"/elsewhere\n"):
+        note.write_bytes(broken)
+        assert read_registration(note) is None
+        store.register(tmp_path / "run")
+        assert note.read_bytes() == whole
+    assert read_registration(tmp_path / "nothing") is None
+    assert read_registration(tmp_path) is None
+
+
+# The guard: who is alone, and who is not
+
+# Another process that uses the store until a line comes.
+RUN = """
+import logging, sys
+from pathlib import Path
+from irl_exp.store import Store
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+with Store(Path(sys.argv[1])).in_use():
+    print("in use", flush=True)
+    sys.stdin.readline()
+"""
+
+ALONE = """
+import sys
+from pathlib import Path
+from irl_exp.config import InputError
+from irl_exp.store import Store
+
+try:
+    with Store(Path(sys.argv[1])).alone():
+        print("alone")
+except InputError as error:
+    print(error)
+"""
+
+
+def is_free(root: Path) -> bool:
+    """Whether another process can have the store alone now."""
+    with start(root, ALONE) as process:
+        said = process.communicate()[0].strip()
+    assert said in ("alone", f"store {root}: a run is under way; try again when none is")
+    return said == "alone"
+
+
+def test_runs_share_the_store_and_nobody_is_alone_until_the_last_is_over(tmp_path: Path) -> None:
+    with start(tmp_path, RUN) as first, start(tmp_path, RUN) as second:
+        read_until(first, "in use")
+        read_until(second, "in use")
+        assert not is_free(tmp_path)
+        first.communicate("go on\n")
+        assert not is_free(tmp_path)
+        second.communicate("go on\n")
+    assert is_free(tmp_path)
+
+
+def test_a_killed_run_uses_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, RUN) as run:
+        read_until(run, "in use")
+        run.kill()
+    assert is_free(tmp_path)
+
+
+def test_a_run_waits_for_who_is_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.in_use():
+        pass
+    with store.alone():
+        run = start(tmp_path, RUN)
+        read_until(run, f"store {tmp_path}: waiting for irl-store gc")
+        assert run.poll() is None
+    with run:
+        read_until(run, "in use")
+        run.communicate("go on\n")
+
+
+def test_a_process_keeps_the_store_until_its_outermost_use_is_over(tmp_path: Path) -> None:
+    """The kernel would drop the lock with the first descriptor that any of them closes."""
+    root = tmp_path / "store"
+    (tmp_path / "link").symlink_to(root)
+    with Store(root).in_use():
+        with Store(root).in_use(), Store(tmp_path / "link").in_use():
+            pass
+        assert not is_free(root)
+        Store(root).fetch("pretrain", IDENTITY, writes("mine"))
+        Store(root).register(tmp_path)
+        assert not is_free(root)
+        with pytest.raises(InputError, match="a run is under way"), Store(root).alone():
+            pass
+        assert not is_free(root)
+    assert is_free(root)
+    with Store(root).in_use():  # the next job of a multirun
+        assert not is_free(root)
+
+
+def test_who_computes_is_not_alone_with_the_store(tmp_path: Path) -> None:
+    def compute(path: Path) -> None:
+        assert not is_free(tmp_path)
+
+    assert not Store(tmp_path).fetch("pretrain", IDENTITY, compute).hit
+    assert is_free(tmp_path)
+
+
+def test_what_no_run_has_used_is_no_store_to_be_alone_with(tmp_path: Path) -> None:
+    said = r"no \.lock in it; expected a store"
+    with pytest.raises(InputError, match=said), Store(tmp_path).alone():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def reader() -> Iterator[Path]:
+    """A folder in which this process cannot write once its mode forbids it, not even as root."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        if os.getuid() == 0:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*/")):
+            path.chmod(0o755)
+
+
+def forbid_writing(folder: Path) -> None:
+    for path in (*folder.rglob("*/"), folder):
+        path.chmod(0o555)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+
+
+def test_artifacts_can_be_used_where_nothing_can_be_written(
+    reader: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Store(reader).fetch("pretrain", IDENTITY, writes("mine"))
+    forbid_writing(reader)
+    store = Store(reader)
+    with store.in_use():
+        store.register(reader)
+        assert store.fetch("pretrain", IDENTITY, never).hit
+        # The guard that was there is shared as ever.
+        if os.getuid() == 0:
+            os.seteuid(0)
+        assert not is_free(reader)
+    said = f"store {reader} cannot be written to: it does not know of this run"
+    assert [record.message for record in caplog.records] == [said]
+
+
+def test_without_a_guard_a_warning_is_enough(
+    reader: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Store(reader).fetch("pretrain", IDENTITY, writes("mine"))
+    (reader / ".lock").unlink()
+    forbid_writing(reader)
+    with Store(reader).in_use():
+        assert Store(reader).fetch("pretrain", IDENTITY, never).hit
+    said = f"store {reader} cannot be written to: irl-store gc will not wait for this run"
+    assert [record.message for record in caplog.records] == [said]
+    refused = r"Permission denied.*expected a folder"
+    with pytest.raises(InputError, match=refused):
+        Store(reader).fetch("pretrain", {"seed": 1}, never)
+    with pytest.raises(InputError, match=refused), Store(reader / "new").in_use():
+        pass
 
 
 # Fingerprints
