@@ -32,7 +32,7 @@ from omegaconf.errors import (
 
 from irl_exp.config import SCHEMAS, Config, InputError, WandbTracker, validate
 from irl_exp.identity import inputs, is_done, run_folder, run_id, sweep_name
-from irl_exp.tracking import Tracker, Wandb, read_status
+from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,11 @@ def app(config: DictConfig) -> float | None:
         with Tracker(folder, identity, describe=condense) as tracker:
             _start(config, tracker)
         _show(folder)
+    except RunInUse:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise
+        log.info("%s: another process is at it: skipped", folder)
+        return None
     except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on: say now which failed
             log.error("%s: %s", folder.name, condense(error))

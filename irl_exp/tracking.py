@@ -5,6 +5,7 @@ replaced atomically, so that a reader never sees half of one.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -30,6 +31,10 @@ NOT_APPLICABLE = "not applicable"
 Value = float | int | str
 
 
+class RunInUse(InputError):
+    """Another process runs in this run directory."""
+
+
 class Tracker:
     """One run directory; `with Tracker(...)` turns its status to done, failed or interrupted."""
 
@@ -49,7 +54,6 @@ class Tracker:
 
     def start(self, config: Mapping[str, Any], config_yaml: str, overrides: list[str]) -> None:
         """Write what was asked for; what an earlier, unfinished attempt left here is replaced."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.jsonl", "samples.jsonl", "summary.json", "traceback.txt"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(config_yaml)
@@ -67,6 +71,15 @@ class Tracker:
         self._write_status("running")
 
     def __enter__(self) -> "Tracker":
+        """Raises `RunInUse` where another process is at it; that lasts until it ends or dies."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = (self.folder / ".lock").open("a")
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # what "locked" is called varies
+            self.lock.close()
+            said = "another process runs in it; expected a directory of its own"
+            raise RunInUse(f"{self.folder}: {said}") from error
         return self
 
     def __exit__(
@@ -75,6 +88,10 @@ class Tracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with self.lock:
+            self._conclude(error)
+
+    def _conclude(self, error: BaseException | None) -> None:
         if error is None:
             self.finish()
         elif isinstance(error, KeyboardInterrupt | SystemExit):  # Ctrl-C, or SIGTERM

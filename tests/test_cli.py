@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from irl_exp import cli, identity
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
+from irl_exp.tracking import Tracker
 
 # One process for many command lines, as every start costs seconds. What Python does with the
 # exit's text is done by hand: it goes to standard error.
@@ -349,6 +350,35 @@ def test_a_sweep_goes_on_and_starts_again(tmp_path: Path, name: str) -> None:
     assert (rerun[0], rerun[1].count("skipped"), rerun[1].count("computing")) == (0, 0, 1)
     done = {size: "done" for size in ("400", "500", "550", "600", "650", "700")}
     assert statuses(folder) == {**done, "0": "failed", "8": "failed"}
+
+
+@pytest.mark.slow
+def test_two_terminals_share_a_sweep(tmp_path: Path) -> None:
+    """The second passes over what the first is at, and does the others; each is done once."""
+    words = "-m +debug=smoke until=pretrain dataset.size=400,500,600 trainer.threads=1"
+    command = [sys.executable, "-m", "irl_exp", *words.split(), "paths.store=store"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert "".join(said).count("another process is at it: skipped") >= 1
+    assert "".join(said).count("pretrain         done") == 3
+    runs = list((tmp_path / "sweeps" / "adhoc").glob("*/metrics.jsonl"))
+    assert len(runs) == 3
+    for run in runs:
+        lines = run.read_text().splitlines()
+        assert len(lines) == len(set(lines)) > 0
+
+
+def test_a_run_directory_has_one_run(tmp_path: Path) -> None:
+    with Tracker(tmp_path / "run", "12345678"):
+        command = ["until=curate", "dataset.size=400", "hydra.run.dir=run"]
+        [(status, _, err)] = irl_exp([command], tmp_path)
+    said = f"{tmp_path}/run: another process runs in it; expected a directory of its own"
+    assert (status, err) == (1, f"irl-exp: {said}\n")
+    [(status, _, _)] = irl_exp([command], tmp_path)
+    assert status == 0
 
 
 def test_a_run_of_a_changed_file_is_not_done(tmp_path: Path) -> None:
