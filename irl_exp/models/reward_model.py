@@ -6,7 +6,7 @@ where a reward drives a policy.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -76,22 +76,45 @@ class NetworkReward:
             )
         return scores
 
+    @torch.no_grad()
+    def features(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """What the output layer reads, float32 [n, d]: the body's state at the last real token.
+
+        For decoders, whose scores are `features @ weight`; on the CPU.
+        """
+
+        def last_state(ids: Tensor, mask: Tensor) -> Tensor:
+            states = self.network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return states[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
+
+        rows = encode(self.tokenizer, self.network, prompts, completions)
+        return self._in_passes(rows, self.batch_size, last_state).cpu()
+
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of token rows, float32 [n], with gradient."""
         return self._in_passes(rows, TRAINING_ROWS)
 
-    def _in_passes(self, rows: Sequence[Sequence[int]], size: int) -> Tensor:
-        """Rows of like length pass the network together, so that little of its work is on padding;
-        no score depends on its neighbours."""
+    def _scores(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.network(input_ids=ids, attention_mask=mask).logits[:, 0]
+
+    def _in_passes(
+        self,
+        rows: Sequence[Sequence[int]],
+        size: int,
+        read: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """What `read` (by default the scores) makes of (ids, mask). Rows of like length pass the
+        network together, so that little of its work is on padding; none depends on its neighbours.
+        """
+        read = read or self._scores
         device = next(self.network.parameters()).device
         order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
-        scores = []
+        found = []
         for chosen in order.split(size):
             some = [rows[i] for i in chosen.tolist()]
             ids, mask = language_model.pad(some, self.tokenizer.pad_token_id, side="right")
-            output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
-            scores.append(output.logits[:, 0].float())
-        return torch.cat(scores).index_select(0, order.argsort().to(device))
+            found.append(read(ids.to(device), mask.to(device)).float())
+        return torch.cat(found).index_select(0, order.argsort().to(device))
 
 
 def encode(
@@ -247,7 +270,7 @@ def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> Netw
         dtype=torch.float32,
     )
     language_model.ensure_pad_token(model.tokenizer, network)
-    head = _output_layer(network, folder)
+    head = output_layer(network, folder)
     # Unit-variance features (the body ends in a layer norm) give scores of unit order.
     with torch.no_grad():
         head.weight.normal_(0.0, head.in_features**-0.5, generator=generator)
@@ -282,7 +305,7 @@ def from_classifier(folder: Path, toxic_label: str, batch_size: int) -> NetworkR
         weights += 1.0 / (len(labels) - 1)
     weights[toxic] = -1.0
     language_model.ensure_pad_token(tokenizer, network)
-    _fold(network, _output_layer(network, folder), weights)
+    _fold(network, output_layer(network, folder), weights)
     return NetworkReward(network.eval(), tokenizer, batch_size)
 
 
@@ -297,7 +320,7 @@ def _fold(network: PreTrainedModel, layer: nn.Linear, weights: Tensor) -> None:
     network.config.problem_type = "regression"
 
 
-def _output_layer(network: PreTrainedModel, folder: Path) -> nn.Linear:
+def output_layer(network: PreTrainedModel, folder: Path) -> nn.Linear:
     """The last linear layer of a classification head, by the names that transformers gives it."""
     for name in ("score", "classifier.out_proj", "classifier", "classification_head.out_proj"):
         try:

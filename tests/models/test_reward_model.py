@@ -137,6 +137,15 @@ def test_texts_that_lose_their_beginning_are_counted(reward: NetworkReward) -> N
     assert reward_model.truncated(LengthReward(1.0), letters) == 0
 
 
+def test_scores_are_linear_in_the_features(
+    reward: NetworkReward, pairs: tuple[list[str], list[str]]
+) -> None:
+    features = reward.features(*pairs)
+    assert features.shape == (100, 32)
+    weight = reward.network.get_submodule("score").weight[0].detach()
+    torch.testing.assert_close(features @ weight, reward.score(*pairs), rtol=0, atol=1e-4)
+
+
 def test_an_empty_text_is_one_end_of_sequence(reward: NetworkReward) -> None:
     eos = reward.tokenizer.eos_token_id
     with torch.no_grad():
