@@ -6,6 +6,7 @@ rewards that demonstrations do not reject) is said of these.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class Features:
 
         The scale folds into the output layer; the mean would only add a constant to every score.
         """
-        head = output_layer(self.reward.network, str(self.reward.network.name_or_path))
+        network = self.reward.network
+        head = output_layer(network, Path(network.name_or_path or ""))
         with torch.no_grad():
             head.weight.copy_((w / self.scale).unsqueeze(0))
         return self.reward
