@@ -212,6 +212,17 @@ class MarginSolver(SolverConfig):
     max_grad_norm: float
 
 
+@dataclass
+class ClassifierSolver(SolverConfig):
+    """A reward network trained on single texts, by who wrote them."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+
+
 # --- evaluation -------------------------------------------------------------------------------
 
 
@@ -306,7 +317,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "rlhf": {"ppo": PPOConfig, "tilted": TiltedConfig},
     "demonstrations": {"demonstrations": DemonstrationsConfig},
-    "solver": {"margin": MarginSolver, "control": SolverConfig},
+    "solver": {"margin": MarginSolver, "membership": ClassifierSolver, "control": SolverConfig},
     "evaluation": {"evaluation": EvaluationConfig},
     "seeds": {"seeds": SeedsConfig},
     "trainer": {"trainer": TrainerConfig},

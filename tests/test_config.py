@@ -104,6 +104,12 @@ def test_top_level_keys() -> None:
     assert keys == {field.name for field in fields(Config)}
 
 
+def test_no_two_schemas_have_one_name() -> None:
+    """They stand side by side, outside the groups."""
+    names = [name for schemas in SCHEMAS.values() for name in schemas]
+    assert len(set(names)) == len(names)
+
+
 def test_types_follow_the_choices() -> None:
     default = typed()
     assert type(default.model) is ScratchModel

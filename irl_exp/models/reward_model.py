@@ -6,7 +6,7 @@ where a reward drives a policy.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -201,23 +201,52 @@ class LogRatioReward:
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         scores = []
-        for start in range(0, len(prompts), self.batch_size):
-            span = slice(start, start + self.batch_size)
-            prompt = language_model.encode_prompts(
-                self.reference, prompts[span], self.max_new_tokens
-            )
-            completion = language_model.encode_completions(
-                self.reference, completions[span], self.max_new_tokens
-            )
-            device = next(self.reference.network.parameters()).device
-            prompt = (prompt[0].to(device), prompt[1].to(device))
-            completion = (completion[0].to(device), completion[1].to(device))
+        for prompt, completion in _batches(self, prompts, completions):
             ours, theirs = (
                 language_model.completion_log_probs(model.network, prompt, completion).sum(-1)
                 for model in (self.aligned, self.reference)
             )
             scores.append((self.beta * (ours - theirs)).cpu())
         return torch.cat(scores)
+
+
+@dataclass(frozen=True)
+class LikelihoodReward:
+    """Control: mean log pi_ref of a completion's tokens, in nats: minus its log perplexity."""
+
+    kind: ClassVar[str] = "likelihood"
+    reference: language_model.LanguageModel
+    max_new_tokens: int
+    batch_size: int = 256
+
+    def save(self, folder: Path) -> dict[str, float]:
+        self.reference.save(folder / "reference")
+        return {"max_new_tokens": self.max_new_tokens}
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        scores = []
+        for prompt, completion in _batches(self, prompts, completions):
+            network = self.reference.network
+            log_probs = language_model.completion_log_probs(network, prompt, completion)
+            scores.append((log_probs.sum(-1) / completion[1].sum(-1)).cpu())
+        return torch.cat(scores)
+
+
+def _batches(
+    reward: LogRatioReward | LikelihoodReward, prompts: Sequence[str], completions: Sequence[str]
+) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """Encoded prompts and completions, ids and mask each, on the device of the reference."""
+    model, room = reward.reference, reward.max_new_tokens
+    device = next(model.network.parameters()).device
+    for start in range(0, len(prompts), reward.batch_size):
+        span = slice(start, start + reward.batch_size)
+        prompt = language_model.encode_prompts(model, prompts[span], room)
+        completion = language_model.encode_completions(model, completions[span], room)
+        yield (
+            (prompt[0].to(device), prompt[1].to(device)),
+            (completion[0].to(device), completion[1].to(device)),
+        )
 
 
 @dataclass(frozen=True)
@@ -394,6 +423,10 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
         return LogRatioReward(
             aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
         )
+    if facts.kind == LikelihoodReward.kind:
+        model = language_model.load(folder / "reference")
+        model.network.to(device)  # type: ignore[arg-type]
+        return LikelihoodReward(model, int(facts.extra["max_new_tokens"]), batch_size)
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
 
 

@@ -17,6 +17,8 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "logistic": margin.solve,
     "log_ratio": log_ratio.solve,
     "length": controls.length,
+    "perplexity": controls.perplexity,
+    "membership": controls.membership,
     "untrained": controls.untrained,
     "oracle": controls.oracle,
 }

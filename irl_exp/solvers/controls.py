@@ -3,8 +3,18 @@
 import numpy as np
 import torch
 
-from irl_exp.models.reward_model import LengthReward, NetworkReward, load_reward
+from irl_exp.config import ClassifierSolver
+from irl_exp.data.batches import LengthBatches, ResumableLoader
+from irl_exp.models import language_model, reward_model
+from irl_exp.models.reward_model import (
+    LengthReward,
+    LikelihoodReward,
+    NetworkReward,
+    load_reward,
+)
 from irl_exp.modules.max_margin import by_scores
+from irl_exp.modules.reward_modeling import RewardModeling, collate
+from irl_exp.modules.training import fit
 from irl_exp.solvers.margin import train_on_orders
 from irl_exp.solvers.problem import Problem
 
@@ -23,6 +33,45 @@ def untrained(problem: Problem) -> NetworkReward:
     """What every gradient solver starts from: the reference's body and a random head."""
     reward = problem.new_reward()
     reward.network.eval().to(problem.device)
+    return reward
+
+
+def perplexity(problem: Problem) -> LikelihoodReward:
+    """How likely the reference finds it, per token: what fluency alone would be worth."""
+    reference = language_model.load(problem.reference)
+    reference.network.to(problem.device)  # type: ignore[arg-type]
+    batch = problem.trainer.score_batch_size
+    return LikelihoodReward(reference, problem.max_new_tokens, batch)
+
+
+def membership(problem: Problem) -> NetworkReward:
+    """Who wrote it: the same network as a classifier of single texts, aligned against reference.
+
+    No completion is compared with another of its prompt, so that what makes prompts differ is not
+    held apart from what makes policies differ.
+    """
+    config = problem.config
+    assert isinstance(config, ClassifierSolver)
+    reward = problem.new_reward()
+    train = problem.demonstrations.split("train")
+    ours, theirs = (
+        reward_model.encode(reward.tokenizer, reward.network, *texts)
+        for texts in (train.aligned_texts(), train.reference_texts())
+    )
+    rows = [*ours, *theirs]
+    labels = [0] * len(ours) + [1] * len(theirs)  # 1: what a reward is to be low on
+    batches = LengthBatches(
+        [len(row) for row in rows], config.batch_size, problem.generator("order")
+    )
+    fit(
+        RewardModeling(reward, config.learning_rate, config.weight_decay, config.warmup),
+        ResumableLoader(list(zip(rows, labels, strict=True)), batches, collate),
+        problem.trainer,
+        problem.folder,
+        epochs=config.epochs,
+        max_grad_norm=1.0,
+    )
+    reward.network.to(problem.device)  # type: ignore[arg-type]
     return reward
 
 

@@ -28,6 +28,7 @@ from irl_exp.models.reward_model import (
     ClosedFormReward,
     Facts,
     LengthReward,
+    LikelihoodReward,
     LogRatioReward,
     NetworkReward,
     NormalizedReward,
@@ -387,6 +388,18 @@ def test_the_log_ratio_recovers_the_reward_up_to_a_constant_per_prompt(
 # --- units, adapters, saved rewards -----------------------------------------------------------
 
 
+def test_the_likelihood_is_the_mean_over_tokens_and_the_end(
+    tiny: LanguageModel, by_hand: Callable[[LanguageModel, list[int], list[int]], Tensor]
+) -> None:
+    prompts, completions = ["On the map", "Your"], [" it is late", ""]
+    found = LikelihoodReward(tiny, max_new_tokens=12, batch_size=1).score(prompts, completions)
+    eos = tiny.tokenizer.eos_token_id
+    for i, texts in enumerate(zip(prompts, completions, strict=True)):
+        prompt, completion = (tiny.tokenizer(text)["input_ids"] for text in texts)
+        expected = by_hand(tiny, prompt, [*completion, eos]).mean()
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-4)
+
+
 def test_the_normalizer_gives_mean_zero_and_deviation_one() -> None:
     normalizer = Normalizer.fit(torch.tensor([1.0, 3.0, 5.0, 7.0]))
     assert normalizer.mean == 4
@@ -434,6 +447,14 @@ def test_a_saved_log_ratio_gives_the_same_scores(tmp_path: Path, world: Any) -> 
     torch.testing.assert_close(
         loaded.score(*everything), reward.score(*everything), rtol=0, atol=1e-5
     )
+
+
+def test_a_saved_likelihood_gives_the_same_scores(tmp_path: Path, tiny: LanguageModel) -> None:
+    reward = LikelihoodReward(tiny, max_new_tokens=12)
+    extra = reward.save(tmp_path)
+    Facts(reward.kind, Normalizer(0.0, 1.0), {}, extra=extra).save(tmp_path)
+    texts = (["On the map", "Your"], [" it is late", ""])
+    assert torch.equal(load_reward(tmp_path).score(*texts), reward.score(*texts))
 
 
 @pytest.mark.parametrize("reward", [LengthReward(-1.0), LengthReward(1.0), ClosedFormReward()])

@@ -1,6 +1,7 @@
 """PPO's arithmetic, by hand on five tokens, and short runs of the whole loop."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +232,8 @@ def run(ppo: PPO, trainer: TrainerConfig, folder: Path) -> list[dict[str, float]
         batch_size=config.batch_size,
         collate_fn=list,
     )
+    # A folder of its own: in another's, training would go on from that one's checkpoint.
+    folder = Path(tempfile.mkdtemp(dir=folder))
     fit(ppo, loader, trainer, folder)
     curves = folder / "metrics.jsonl"
     return [json.loads(line) for line in curves.read_text().splitlines()] if curves.exists() else []

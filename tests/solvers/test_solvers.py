@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_exp.config import MarginSolver, SolverConfig, TrainerConfig
+from irl_exp.config import ClassifierSolver, MarginSolver, SolverConfig, TrainerConfig
 from irl_exp.data import synthetic
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics.agreement import pair_accuracy
@@ -97,7 +97,10 @@ CONFIGS: dict[str, SolverConfig] = {
     name: margin(name, "logistic" if name == "oracle" else name)
     for name in ("asymmetric", "hinge", "squared_hinge", "logistic", "oracle")
 }
-CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio")}
+CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio", "perplexity")}
+CONFIGS["membership"] = ClassifierSolver(
+    name="membership", epochs=3, batch_size=64, learning_rate=3e-3, warmup=0.1, weight_decay=0.01
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +127,15 @@ def problem(
 
 
 @pytest.fixture(scope="module")
-def solve(problem: Problem) -> Callable[[str], Tensor]:
+def solve(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tensor]:
     """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once."""
     done: dict[str, Tensor] = {}
 
     def scores(name: str) -> Tensor:
         if name not in done:
-            reward = SOLVERS[name](replace(problem, config=CONFIGS[name]))
+            # A folder of its own: in another's, training would go on from that one's checkpoint.
+            folder = tmp_path_factory.mktemp(name)
+            reward = SOLVERS[name](replace(problem, config=CONFIGS[name], folder=folder))
             done[name] = reward.score(*problem.demonstrations.split("test").pool()).view(-1, 2 * K)
         return done[name]
 
@@ -157,11 +162,12 @@ def test_the_problem_is_what_it_says(demonstrations: Demonstrations) -> None:
     assert aligned > reference + 0.8
 
 
-@pytest.mark.parametrize("name", ["hinge", "logistic", "squared_hinge"])
+@pytest.mark.parametrize("name", ["hinge", "logistic", "squared_hinge", "membership"])
 def test_gradient_solvers_recover_the_reward(
     name: str, solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:
-    """Held-out completions of the same prompt, ordered as R* orders them."""
+    """Held-out completions of the same prompt, ordered as R* orders them. Who wrote a completion
+    tells as much here, where prompts have no part in the reward."""
     assert pair_accuracy(true_scores, solve(name)) > 0.9
     assert starc(true_scores, solve(name)) < 0.35
 
@@ -231,7 +237,9 @@ def test_the_closed_form_is_exact_for_an_optimal_expert(
     torch.testing.assert_close(ours, centred, rtol=0, atol=1e-3)
 
 
-def test_a_solver_is_decided_by_its_seed(problem: Problem) -> None:
+def test_a_solver_is_decided_by_its_seed(
+    problem: Problem, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     few = problem.demonstrations
     keep = [i for i, split in enumerate(few.splits) if split != "train" or i < 32]
     small = Demonstrations(
@@ -241,8 +249,11 @@ def test_a_solver_is_decided_by_its_seed(problem: Problem) -> None:
         splits=[few.splits[i] for i in keep],
     )
     pool = few.split("test").pool()
+    small_problem = replace(problem, demonstrations=small)
     one, same, other = (
-        SOLVERS["hinge"](replace(problem, demonstrations=small, seed=seed)).score(*pool)
+        SOLVERS["hinge"](
+            replace(small_problem, seed=seed, folder=tmp_path_factory.mktemp("seed"))
+        ).score(*pool)
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
