@@ -1,6 +1,7 @@
 """irl-exp: the entry point, and the only file that knows Hydra."""
 
 import argparse
+import difflib
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,8 +31,17 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from irl_exp.config import SCHEMAS, Config, InputError, WandbTracker, validate
-from irl_exp.identity import inputs, is_done, run_folder, run_id, sweep_name
+from irl_exp.config import (
+    SCHEMAS,
+    STEPS,
+    CheckpointModel,
+    ClassifierGroundTruth,
+    Config,
+    InputError,
+    WandbTracker,
+    validate,
+)
+from irl_exp.identity import SWEPT, inputs, is_done, run_folder, run_id, sweep_name, swept
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 
 log = logging.getLogger(__name__)
@@ -40,14 +50,18 @@ log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 
+INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
+
 
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
     argparse.ArgumentParser.error = _refuse_usage  # type: ignore[assignment, method-assign]
     Sweep.folder = None
-    # Flags first: Hydra's parser takes no override on both sides of one.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
+    logging.raiseExceptions = False  # who reads us may have seen enough: that is no error
+    # Shells expand no ~ behind a =. Flags first: Hydra takes no override on both sides of one.
+    words = [word.replace("=~/", f"={Path.home()}/") for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: "=" in word and not word.startswith("-"))
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
@@ -57,11 +71,11 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit("irl-exp: interrupted")
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         # During training Lightning answers Ctrl-C itself, by leaving without a word.
         interrupted = isinstance(end.__context__, KeyboardInterrupt)
-        sys.exit("irl-exp: interrupted" if interrupted else end.code)
+        sys.exit(INTERRUPTED if interrupted else end.code)
     except BrokenPipeError:
         # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,7 +98,10 @@ class Sweep(Callback):
     started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Sweep.folder, Sweep.started = Path(config.hydra.sweep.dir), time.time()
+        with suppress(OmegaConfBaseException):  # said again, as an error, when it is needed
+            Sweep.folder, Sweep.started = Path(config.hydra.sweep.dir), time.time()
+        axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        os.environ[SWEPT] = swept([*config.hydra.overrides.task, *axes])
 
     @classmethod
     def failures(cls) -> str:
@@ -107,7 +124,7 @@ def _refuse_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 
 def _terminate(signum: int, frame: object) -> None:
     """SIGTERM unwinds the run, so that its status says how it ended."""
-    sys.exit("irl-exp: terminated")
+    sys.exit("irl-exp: terminated; the same command goes on from here")
 
 
 def register() -> None:
@@ -205,6 +222,7 @@ def _run(config: Config, tracker: Tracker) -> None:
     from irl_exp.store import Store
 
     require_device(config.trainer.accelerator)
+    require_sources(config)
     reset_process_state(config)
     store = Store(Path(config.paths.store))
     with store.in_use():
@@ -219,6 +237,16 @@ def _run(config: Config, tracker: Tracker) -> None:
             ),
         }
     )
+
+
+def require_sources(config: Config) -> None:
+    """Refuse a model or classifier that is not there before hours are spent on what precedes it."""
+    from irl_exp import hub
+
+    for step, group in (("pretrain", config.model), ("ground_truth", config.ground_truth)):
+        wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
+        if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):
+            hub.resolve(group.path, group.revision, "model")
 
 
 def require_device(accelerator: str) -> None:
@@ -280,7 +308,9 @@ def _overrides() -> list[str]:
 # --- errors -------------------------------------------------------------------------------------
 
 _UNSET = re.compile(r"Environment variable '(\w+)' not found")
-_SEVERAL = re.compile(r"Ambiguous value for argument '(.*?)' 1\.")
+_SEVERAL = re.compile(r"Ambiguous value for argument '(.*?)' 1\.|Sweep parameters '(.*?)' requires")
+_RESOLVER = re.compile(r"InputError raised while resolving interpolation: (.*)")
+_OVERLAY = re.compile(r"Could not override '(\w+)'\. No match in the defaults list")
 
 
 def condense(error: BaseException) -> str:
@@ -300,7 +330,10 @@ def condense(error: BaseException) -> str:
         case MissingConfigException():
             return line.split(" Check that")[0]
         case HydraException() if several := _SEVERAL.search(line):
-            return f"{several[1]}: several values; expected -m beside it, or [...] around a list"
+            typed = several[1] or several[2]
+            return f"{typed}: several values; expected -m beside it, or [...] around a list"
+        case HydraException() if overlay := _OVERLAY.search(line):
+            return f"{overlay[1]}: not a group of the default run; expected +{overlay[1]}=..."
         case HydraException():
             return line
         case ConfigAttributeError() | ConfigKeyError():
@@ -309,6 +342,10 @@ def condense(error: BaseException) -> str:
             return f"{cause.full_key}: a value is required"
         case OmegaConfBaseException(full_key=str(key)) if unset := _UNSET.search(line):
             return f"{key}: the environment variable {unset[1]} is not set"
+        case OmegaConfBaseException() if mine := _RESOLVER.search(str(cause).splitlines()[0]):
+            return mine[1]
+        case OmegaConfBaseException(full_key=str(key)) if "is not a ListConfig" in line:
+            return f"{key}: expected a list, as '{key}=[first,second]'"
         case OmegaConfBaseException(full_key=str(key)):
             return f"{key}: {str(cause).splitlines()[0]}"
         case OSError(filename=str(path), strerror=str(reason)):
@@ -317,8 +354,10 @@ def condense(error: BaseException) -> str:
 
 
 def _unknown(key: str, known: Iterable[Any]) -> str:
-    names = ", ".join(str(name) for name in known if name != "hydra")
-    return f"{key}: no such key; expected one of {names}"
+    names = [str(name) for name in known if name != "hydra"]
+    close = difflib.get_close_matches(key.split(".")[-1], names, n=1)
+    hint = f"did you mean {close[0]}? There are" if close else "expected one of"
+    return f"{key}: no such key; {hint} {', '.join(names)}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Fields have no defaults on purpose: a value stands in exactly one place, its YAM
 comment that explains it. Groups whose options take different keys have one dataclass per kind.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
@@ -407,6 +408,8 @@ def _ranges(config: Config) -> None:
         for name, value in vars(node).items():
             if (where, name) == ("model.", "epochs"):
                 continue  # a checkpoint may be taken as it is: _model says
+            if isinstance(value, float):
+                _require(math.isfinite(value), f"{where}{name}={value}: expected a finite number")
             if name in RULES and isinstance(value, int | float):
                 expected, holds = RULES[name]
                 _require(holds(value), f"{where}{name}={value}: expected {expected}")

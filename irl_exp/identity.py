@@ -8,12 +8,14 @@ by content before a run is taken to be done.
 import hashlib
 import json
 import logging
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from irl_exp.config import SCHEMAS
+from irl_exp.config import SCHEMAS, InputError
 from irl_exp.store import content_digest
 from irl_exp.tracking import read_status
 
@@ -21,6 +23,11 @@ log = logging.getLogger(__name__)
 
 # What does not decide a run's results, and so is no part of its identity.
 NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
+
+# Environment variable with the keys that a sweep varies: its jobs may run in other processes.
+SWEPT = "IRL_EXP_SWEPT"
+# Characters of a label.
+LONGEST = 60
 
 
 def run_id(*, _root_: DictConfig) -> str:
@@ -35,8 +42,11 @@ def run_id(*, _root_: DictConfig) -> str:
 
 def sweep_name(*, _root_: DictConfig) -> str:
     """`name`, or the +sweep choice, or adhoc."""
-    if _root_.get("name"):
-        return str(_root_.name)
+    name = str(_root_.get("name") or "")
+    if name:
+        if not re.fullmatch(r"\w[\w .-]*", name):
+            raise InputError(f"name={name}: expected a name for a folder, without / and first dots")
+        return name
     return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
 
 
@@ -48,13 +58,26 @@ def run_folder(*, _root_: DictConfig) -> str:
 
 
 def run_label(*, _root_: DictConfig) -> str:
-    """What was varied, short enough for a folder name: seed=3 model.layers=2 -> seed-3_layers-2."""
-    words = []
-    for override in _root_.hydra.overrides.task:
-        key, _, value = str(override).lstrip("+~").partition("=")
-        if key.split(".")[0] not in (*NOT_IDENTITY, "sweep"):
-            words.append(re.sub(r"[^\w.-]+", "-", f"{key.split('.')[-1]}-{value}"))
-    return "_".join(words)[-60:].lstrip("-_.") or "default"
+    """What was varied, short enough for a folder name: seed=3 model.layers=2 -> seed-3_layers-2.
+
+    What the sweep varies comes first; what all of its runs share follows as far as there is room.
+    """
+    typed = [str(override).lstrip("+~").partition("=") for override in _root_.hydra.overrides.task]
+    swept = os.environ.get(SWEPT, "").split(",")
+    label = ""
+    for key, _, value in sorted(typed, key=lambda part: part[0] not in swept):
+        word = re.sub(r"[^\w.]+", "-", f"{key.split('.')[-1]}-{value}").strip("-_.")
+        fits = len(label) + len(word) < LONGEST or not label
+        if key.split(".")[0] not in (*NOT_IDENTITY, "sweep") and fits:
+            label += f"_{word[:LONGEST]}" if label else word[:LONGEST]
+    return label or "default"
+
+
+def swept(overrides: Iterable[str]) -> str:
+    """The keys of those overrides that a sweep expands, with commas between: the value of SWEPT."""
+    several = re.compile(r"(range|choice|glob|interval)\(|^[^\[{('\"]*,")
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return ",".join(key for key, _, value in parts if several.search(value))
 
 
 def is_done(folder: Path, identity: str, config: DictConfig) -> bool:

@@ -374,7 +374,10 @@ def _locked(file: IO[Any], kind: int) -> bool:
 
 
 def _unusable(root: Path, error: OSError) -> InputError:
-    return InputError(f"store {root}: {error}; expected a folder that can be written to and locked")
+    reason = error.strerror or error
+    return InputError(
+        f"store {root}: {reason}; expected a folder that can be written to and locked"
+    )
 
 
 @contextlib.contextmanager

@@ -45,7 +45,9 @@ def main() -> None:
     options = parse()
     try:
         if not options.store.is_dir():
-            raise InputError(f"{options.store}: no such folder; expected a store")
+            raise InputError(
+                f"{options.store}: no such folder; expected a store (--store or IRL_EXP_STORE)"
+            )
         options.command(Store(options.store), options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -298,7 +300,7 @@ def collect(store: Store, options: argparse.Namespace) -> None:
             if entry.kind != "lock":
                 where = f"{entry.run} (gone)" if entry.run else entry.path
                 print(f"{WORDS[entry.kind]:<20}{decimal(entry.size):>11}  {_printable(where)}")
-        if not garbage:
+        if all(entry.kind == "lock" for entry in garbage):  # empty files that do no harm
             print("nothing to remove")
             return
         sys.stdout.flush()  # what cannot be said, as nobody reads any more, is not done

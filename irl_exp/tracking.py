@@ -25,6 +25,8 @@ from irl_exp.config import InputError, WandbTracker
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("irl-exp", "torch", "pytorch-lightning", "transformers", "trl", "hydra-core", "numpy")
+# What Hydra has begun before the run; conf/hydra/ names it.
+LOG_FILE = "irl-exp.log"
 # What a summary says where a number has no meaning.
 NOT_APPLICABLE = "not applicable"
 
@@ -80,7 +82,20 @@ class Tracker:
             self.lock.close()
             said = "another process runs in it; expected a directory of its own"
             raise RunInUse(f"{self.folder}: {said}") from error
+        self._refuse_strangers()
         return self
+
+    def _refuse_strangers(self) -> None:
+        """A finished run is not written over by another study, nor what is no run's at all."""
+        status = read_status(self.folder)
+        there = {path.name for path in self.folder.iterdir()} - {".lock", LOG_FILE}
+        if status.get("status") == "done" and status["run_id"] != self.run_id:
+            what = f"holds the finished run {status['run_id']}"
+        elif there and not status:
+            what = f"holds {min(there)}, which is no run's"
+        else:
+            return
+        raise InputError(f"{self.folder}: {what}; expected a new or an empty folder")
 
     def __exit__(
         self,

@@ -28,8 +28,8 @@ CLASSIFIER = "until=ground_truth dataset.size=400 model.epochs=1 ground_truth=cl
 # What was typed -> how the line begins, after "irl-exp: ".
 TABLE = {
     # Names and types.
-    "sead=1": "sead: no such key; expected one of model, dataset, ",
-    "model.hiden=1": "model.hiden: no such key; expected one of name, epochs, ",
+    "sead=1": "sead: no such key; did you mean seed? There are model, dataset, ",
+    "model.hiden=1": "model.hiden: no such key; did you mean hidden_size? There are name, epochs, ",
     "+foo=1": "foo: no such key; expected one of model, dataset, ",
     "+model.foo=1": "model.foo: no such key; expected one of name, epochs, ",
     "+seed=1": "Could not append to config. An item is already at 'seed'.",
@@ -49,6 +49,11 @@ TABLE = {
     "seed": "seed: not an override; expected KEY=VALUE, quoted for your shell",
     "seed=[1": "seed=[1: not an override; expected KEY=VALUE, quoted for your shell",
     "solver=hinge,logistic": "solver=hinge,logistic: several values; expected -m beside it, or ",
+    "seed=range(0,3)": "seed=range(0,3): several values; expected -m beside it, or [...] around ",
+    "tags=pilot": "tags: expected a list, as 'tags=[first,second]'",
+    "experiment=x": "experiment: not a group of the default run; expected +experiment=...",
+    "-m seed=0 name=..": "name=..: expected a name for a folder, without / and first dots",
+    "solver.learning_rate=inf": "solver.learning_rate=inf: expected a finite number",
     "--foo": "unrecognized arguments: --foo; irl-exp --help shows what there is",
     "--cfg everything": "argument --cfg/-c: invalid choice: 'everything' (choose from ",
     # Values, and rules between them.
@@ -130,6 +135,9 @@ TABLE = {
         "the reward is constant on the reference's completions: nothing to optimize"
     ),
     # Places.
+    "hydra.run.dir=folder-of-mine until=curate": (
+        "/folder-of-mine: holds notes.txt, which is no run's; expected a new or an empty folder"
+    ),
     "hydra.run.dir=/proc/run": "/proc/run: No such file or directory",
     "paths.store=good.csv until=curate": "store ",
     "paths.store= until=curate": "paths.store is empty (or IRL_EXP_STORE is); expected a folder",
@@ -193,6 +201,8 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text(text)
     (folder / "latin.csv").write_bytes("text,toxic\ncafé,1\n".encode("latin-1"))
     (folder / "folder").mkdir()
+    (folder / "folder-of-mine").mkdir()
+    (folder / "folder-of-mine" / "notes.txt").write_text("")
 
 
 class Harmful:

@@ -68,9 +68,12 @@ def composed(*overrides: str, hydra: bool = True) -> DictConfig:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        ("sead=1", "sead: no such key; expected one of model, dataset, ground_truth, rlhf, "),
-        ("modle=neox-50k", "modle: no such key; expected one of model, dataset, "),
-        ("model.hiden=1", "model.hiden: no such key; expected one of name, epochs, "),
+        (
+            "sead=1",
+            "sead: no such key; did you mean seed? There are model, dataset, ground_truth, rlhf, ",
+        ),
+        ("modle=neox-50k", "modle: no such key; did you mean model? There are model, dataset, "),
+        ("model.hiden=1", "model.hiden: no such key; did you mean hidden_size? There are name, "),
         ("model=neox", "model=neox: expected one of checkpoint, neox-100k, neox-1m5, neox-400k, "),
         ("+debug=fire", "debug=fire: expected one of smoke"),
         ("seed=x", "seed: Value 'x' of type 'str' could not be converted to Integer"),
@@ -144,10 +147,10 @@ def test_a_rejected_combination_as_a_user_sees_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "sent", "line"),
     [
-        ("pretrain", signal.SIGTERM, "irl-exp: terminated\n"),
-        ("pretrain", signal.SIGINT, "irl-exp: interrupted\n"),
-        ("curate", signal.SIGTERM, "irl-exp: terminated\n"),
-        ("curate", signal.SIGINT, "irl-exp: interrupted\n"),
+        ("pretrain", signal.SIGTERM, "irl-exp: terminated; the same command goes on from here\n"),
+        ("pretrain", signal.SIGINT, "irl-exp: interrupted; the same command goes on from here\n"),
+        ("curate", signal.SIGTERM, "irl-exp: terminated; the same command goes on from here\n"),
+        ("curate", signal.SIGINT, "irl-exp: interrupted; the same command goes on from here\n"),
     ],
 )
 def test_a_signal_is_no_success(tmp_path: Path, step: str, sent: signal.Signals, line: str) -> None:
@@ -284,7 +287,7 @@ def test_equal_studies_have_equal_ids() -> None:
         (["seed=3", "solver=logistic"], "adhoc", "seed-3_solver-logistic"),
         (["rlhf.kl_coef=0.25", "+debug=smoke"], "adhoc", "kl_coef-0.25_debug-smoke"),
         (["name=mine", "paths.store=/a/b", "tags=[x]", "seed=1"], "mine", "seed-1"),
-        (["dataset=file", "dataset.path=/a b/c.csv"], "adhoc", "dataset-file_path--a-b-c.csv"),
+        (["dataset=file", "dataset.path=/a b/c.csv"], "adhoc", "dataset-file_path-a-b-c.csv"),
     ],
 )
 def test_names_of_run_directories(overrides: list[str], name: str, label: str) -> None:
@@ -292,6 +295,16 @@ def test_names_of_run_directories(overrides: list[str], name: str, label: str) -
     config = composed(*overrides)
     assert identity.sweep_name(_root_=config) == name
     assert identity.run_label(_root_=config) == label
+
+
+def test_what_a_sweep_varies_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["dataset.size=400", "+debug=smoke", "solver=hinge,logistic", "seed=range(0,3)"]
+    assert identity.swept([*typed, "tags=[a,b]", "model.name='a,b'"]) == "solver,seed"
+    monkeypatch.setenv(identity.SWEPT, "solver,seed")
+    config = composed("dataset.size=400", "+debug=smoke", "solver=logistic", "seed=2")
+    assert identity.run_label(_root_=config) == "solver-logistic_seed-2_size-400_debug-smoke"
+    long = composed("dataset.name=" + "x" * 50, "seed=2", "model.layers=1")
+    assert identity.run_label(_root_=long) == "seed-2_layers-1"
 
 
 def test_labels_are_folder_names() -> None:
@@ -303,9 +316,9 @@ def test_labels_are_folder_names() -> None:
 
 
 def statuses(sweep: Path) -> dict[str, str]:
-    """What was varied last -> how it went."""
+    """Of each size, how it went."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/status.json")}
-    return {name.rsplit("-", 2)[1]: facts["status"] for name, facts in found.items()}
+    return {name.split("_")[0].split("-")[1]: facts["status"] for name, facts in found.items()}
 
 
 @pytest.mark.parametrize("name", ["name=six", ""])
@@ -371,14 +384,35 @@ def test_two_terminals_share_a_sweep(tmp_path: Path) -> None:
         assert len(lines) == len(set(lines)) > 0
 
 
+def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    """Another study's finished run, and what is no run's; an unfinished one may be taken up."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("of the user")
+    small = ["until=curate", "dataset.size=400"]
+    done, other, mine, broken, mended = irl_exp(
+        [
+            [*small, "hydra.run.dir=run"],
+            [*small, "hydra.run.dir=run", "seed=1"],
+            [*small, "hydra.run.dir=mine"],
+            [*small, "hydra.run.dir=again", "dataset.size=8"],
+            [*small, "hydra.run.dir=again"],
+        ],
+        tmp_path,
+    )
+    holds = "irl-exp: {}: holds {}; expected a new or an empty folder\n".format
+    identity = json.loads((tmp_path / "run" / "status.json").read_text())["run_id"]
+    assert [answer[0] for answer in (done, other, mine, broken, mended)] == [0, 1, 1, 1, 0]
+    assert other[2] == holds(tmp_path / "run", f"the finished run {identity}")
+    assert mine[2] == holds(tmp_path / "mine", "config.yaml, which is no run's")
+    assert (tmp_path / "mine" / "config.yaml").read_text() == "of the user"
+
+
 def test_a_run_directory_has_one_run(tmp_path: Path) -> None:
     with Tracker(tmp_path / "run", "12345678"):
         command = ["until=curate", "dataset.size=400", "hydra.run.dir=run"]
         [(status, _, err)] = irl_exp([command], tmp_path)
     said = f"{tmp_path}/run: another process runs in it; expected a directory of its own"
     assert (status, err) == (1, f"irl-exp: {said}\n")
-    [(status, _, _)] = irl_exp([command], tmp_path)
-    assert status == 0
 
 
 def test_a_run_of_a_changed_file_is_not_done(tmp_path: Path) -> None:
@@ -405,16 +439,16 @@ def test_a_run_of_a_changed_file_is_not_done(tmp_path: Path) -> None:
 
 def test_a_run_that_breaks_leaves_its_traceback(tmp_path: Path) -> None:
     """One line on the terminal; where it was stands beside the run, until it is run again."""
-    command = ["+debug=smoke", "dataset.size=400", "hydra.run.dir=run"]
-    [whole] = irl_exp([[*command, "until=curate"]], tmp_path)
+    command = ["+debug=smoke", "dataset.size=400", "until=pretrain", "hydra.run.dir=run"]
+    [whole] = irl_exp([[*command, "until=curate", "hydra.run.dir=first"]], tmp_path)
     [comments] = (tmp_path / "store" / "curate").glob("*/comments.parquet")
     comments.write_bytes(b"no table")  # an artifact that something else has damaged
-    [(status, _, err)] = irl_exp([[*command, "until=pretrain"]], tmp_path)
+    [(status, _, err)] = irl_exp([command], tmp_path)
     assert (whole[0], status, err.count("\n")) == (0, 1, 1)
     trace = tmp_path / "run" / "traceback.txt"
     assert trace.read_text().startswith("Traceback")
     assert json.loads((tmp_path / "run" / "status.json").read_text())["error"] in err
-    [again] = irl_exp([[*command, "until=curate", "rerun=true"]], tmp_path)
+    [again] = irl_exp([[*command, "rerun=true"]], tmp_path)
     assert (again[0], trace.exists()) == (0, False)
 
 

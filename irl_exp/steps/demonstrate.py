@@ -23,7 +23,11 @@ def require_prompts(bench: Bench, comments: Artifact) -> None:
         if n > (available := int(counts[f"comments/{split}_prompts"]))
     ]
     if short:
-        raise InputError(f"{'; '.join(short)} prompts; expected no more than that")
+        words = bench.config.dataset.prompt_words
+        raise InputError(
+            f"{'; '.join(short)} prompts; expected no more than that (comments with the same first "
+            f"dataset.prompt_words={words} words share a prompt)"
+        )
 
 
 def _wanted(config: DemonstrationsConfig) -> dict[str, tuple[str, int]]:
