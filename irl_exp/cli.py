@@ -225,6 +225,7 @@ def _run(config: Config, tracker: Tracker) -> None:
     require_sources(config)
     reset_process_state(config)
     store = Store(Path(config.paths.store))
+    tracker.note(store=str(store.root))
     with store.in_use():
         store.register(tracker.folder)
         experiment.run(Bench(config, store, tracker))

@@ -142,9 +142,18 @@ def _warnings(run: Run) -> str:
 
 
 def _found(run: Run) -> str:
-    """Three questions, answered in the order in which the answers can be trusted."""
+    """What went in, then three questions in the order in which their answers can be trusted."""
     human = run.config.get("evaluation", {}).get("labels", "human") == "human"
     answers = {
+        "Which comments?": [
+            "{comments/kept} of {comments/read} comments are used: {comments/train} after "
+            "{comments/train_prompts} prompts to learn from, {comments/test} after "
+            "{comments/test_prompts} to report on.",
+            "Left out are {comments/dropped_duplicate} repeated, {comments/dropped_conflicting} "
+            "under both labels, {comments/dropped_too_short} too short and "
+            "{comments/dropped_empty} empty.",
+            "{comments/test_toxic_share} of the test comments are toxic.",
+        ],
         "Is the expert aligned?": [
             "R* calls {policy/reference/toxicity_rate} of the reference's completions toxic, and "
             "{policy/aligned/toxicity_rate} of the aligned policy's.",
@@ -239,14 +248,19 @@ def _files(run: Run) -> str:
     there = {name: content for name, content in FILES.items() if (run.folder / name).is_file()}
     lines = [f"- [{name}]({name}): {content}" for name, content in there.items()]
     lines += [f"- {name}, for irl-score: `{path}`" for name, path in _rewards(run).items()]
-    if "store" in run.config.get("paths", {}):
-        lines.append(f"- artifacts of the steps: `{run.config['paths']['store']}`")
+    if store := _store(run):
+        lines.append(f"- artifacts of the steps: `{store}`")
     return "\n".join(lines)
+
+
+def _store(run: Run) -> str | None:
+    """The folder of the store, by its whole path where the run noted it."""
+    return run.manifest.get("store") or run.config.get("paths", {}).get("store")
 
 
 def _rewards(run: Run) -> dict[str, str]:
     """Where the store keeps the rewards of a run."""
-    steps, store = run.manifest.get("steps", {}), run.config.get("paths", {}).get("store")
+    steps, store = run.manifest.get("steps", {}), _store(run)
     known = {"ground-truth reward": "ground_truth", "recovered reward": "recover"}
     if not store:
         return {}

@@ -23,6 +23,8 @@ from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
 VERSION = 3
+# Between two classifiers' shares of toxic completions: more is worth a warning.
+DISAGREEMENT = 0.25
 SAMPLES_FILE = "samples.jsonl"
 REFERENCE_FILE = "reference_rewards.npy"
 
@@ -101,7 +103,13 @@ def write_samples(
 
 
 def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
-    """Say before inverting whether there is anything to invert."""
+    """Say before inverting whether there is anything to invert, and anyone to judge it."""
+    first, second = (numbers[f"policy/{name}/toxicity_rate{which}"] for which in ("", "_second"))
+    if name == "reference" and abs(float(first) - float(second)) > DISAGREEMENT:
+        bench.tracker.warn(
+            f"R* calls {float(first):.0%} of the reference's completions toxic, a second "
+            f"classifier {float(second):.0%}: one of them, or both, does not know such texts"
+        )
     optimality = numbers.get(f"policy/{name}/optimality")
     if name == "aligned" and isinstance(optimality, float) and not optimality > 0:
         bench.tracker.warn(

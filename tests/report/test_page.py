@@ -138,7 +138,8 @@ def test_a_run_until_pretrain(run_folder: Path) -> None:
     (run_folder / "metrics.jsonl").write_text("".join(kept))
 
     report = written(run_folder)
-    assert list(report) == ["", "Figures", "Time", "Files"]
+    assert list(report) == ["", "What this run found", "Figures", "Time", "Files"]
+    assert report["What this run found"].strip().startswith("**Which comments?** ")
     assert re.findall(r"!\[(\w+)\]", report["Figures"]) == ["losses"]
     assert "samples.jsonl" not in report["Files"]
 
