@@ -1,6 +1,7 @@
 """Leave-one-out effects: of sums of words, by hand, and of the embedded grammar's reward."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -182,3 +183,12 @@ def test_two_rewards_side_by_side() -> None:
     assert word_agreement(both) == pytest.approx(1)
     assert word_agreement(side_by_side(turned, own)) == pytest.approx(-1)
     assert np.isnan(word_agreement(both[:1]))
+
+
+def test_words_too_rare_leave_an_empty_table(tmp_path: Path) -> None:
+    effects = leave_one_out(of_words, ["p"], [" kind clown"])
+    both = side_by_side(*[table(effects, ["p"], minimum=5)] * 2)
+    assert len(both) == 0 and np.isnan(word_agreement(both))
+    both.to_parquet(tmp_path / "words.parquet")
+    assert list(pd.read_parquet(tmp_path / "words.parquet")) == list(both)
+    assert {"recovered", "truth_high"} <= set(both)
