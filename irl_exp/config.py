@@ -238,6 +238,7 @@ class EvaluationConfig:
     k: int
     optimality_prompts: int
     optimality_samples: int
+    interpret_texts: int
     controls: dict[str, SolverConfig]
 
 
@@ -334,6 +335,7 @@ STEPS = (
     "demonstrate",
     "recover",
     "evaluate",
+    "interpret",
     "realign",
     "observe",
 )
@@ -380,7 +382,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("a positive number", lambda value: value > 0),
     ),
     **dict.fromkeys(
-        ("weight_decay", "value_coef", "stop_distinct_2"),
+        ("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts"),
         ("0 or more", lambda value: value >= 0),
     ),
     **dict.fromkeys(

@@ -20,6 +20,7 @@ PLACEHOLDERS = {
     "P": "(?:reference|aligned|realigned)",
     "C": "[a-z_]+",
     "S": "(?:train|validation|calibration|test)",
+    "F": "(?:length|ended|repetition|likelihood)",
     "STEP": "(?!total)[a-z_]+",
 }
 # What a tilted policy alone has, and comments with scores.
@@ -68,7 +69,7 @@ def curve_rows() -> list[tuple[str, str]]:
 
 def pattern(name: str) -> str:
     """`policy/P/kl` -> a regular expression of the names that this stands for."""
-    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S)(?![A-Za-z])", name.strip("`"))
+    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S|F)(?![A-Za-z])", name.strip("`"))
     return "".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts)
 
 

@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import pearsonr
+import yaml
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 from transformers import (
     AutoModelForCausalLM,
@@ -30,6 +32,9 @@ from transformers import (
 from irl_exp import cli
 from irl_exp.data import synthetic
 from irl_exp.data.comments import Comments
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.steps import interpret
 from irl_exp.steps.bench import derive
 from tests.materials import (
     as_in_older_repositories,
@@ -47,17 +52,19 @@ FILES = (
     "metrics.jsonl",
     "samples.jsonl",
     "panel.parquet",
+    "attribution.parquet",
     "summary.json",
     "report.md",
 )
 POLICIES = ("reference", "aligned", "realigned")
 CONTROLS = ("log_ratio", "length", "untrained", "oracle")
+FACTORS = ("length", "ended", "repetition", "likelihood")
 NOT_APPLICABLE = "not applicable"
 # Steps of a whole run, by the names under which the run reports them.
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
-    *("twin", "evaluate", "realign", "observe_realigned"),
+    *("twin", "evaluate", "interpret", "realign", "observe_realigned"),
 )
 # The numbers that every run must have.
 NUMBERS = (
@@ -76,6 +83,13 @@ NUMBERS = (
     *("recovery/pair_accuracy", "recovery/starc", "recovery/starc_floor"),
     *("recovery/pearson", "recovery/spearman", "recovery/kendall"),
     "validation/recovery_auc",
+    *("shortcut/truth", "shortcut/truth_given_all", "shortcut/length_matched_pair_accuracy"),
+    *(
+        f"shortcut/{name}"
+        for factor in FACTORS
+        for name in (factor, f"{factor}_in_truth", f"{factor}_given_truth", f"truth_given_{factor}")
+    ),
+    *("attribution/agreement", "attribution/words", "attribution/texts"),
     *(f"control/{control}/{name}" for control in CONTROLS for name in ("auc", "starc")),
     *(f"time/{step}_seconds" for step in (*STEPS, "total")),
     *("store/hits", "store/misses"),
@@ -201,6 +215,68 @@ def test_the_numbers_follow_from_the_panel(smoke: Path) -> None:
     assert numbers["recovery/accuracy_at_zero"] == pytest.approx(zero, abs=0.004)
 
 
+def test_what_r_hat_goes_by_follows_from_the_store(smoke: Path, lab: Lab) -> None:
+    """Recomputed from the demonstrations and the saved rewards, by the formula for one factor."""
+    numbers, steps = summary(smoke), read(smoke / "manifest.json")["steps"]
+    # The one correlation that recovery/starc is made of.
+    assert numbers["shortcut/truth"] == pytest.approx(1 - 2 * numbers["recovery/starc"] ** 2)
+
+    pool = Demonstrations.load(lab.store / "demonstrate" / steps["demonstrate"]).split("test")
+    prompts, completions = pool.pool()
+    tokenizer = AutoTokenizer.from_pretrained(lab.store / "pretrain" / steps["pretrain"])
+    tokens = [len(ids) for ids in tokenizer(completions, add_special_tokens=False)["input_ids"]]
+    limit = yaml.safe_load((smoke / "config.yaml").read_text())["dataset"]["max_new_tokens"]
+    words = [text.split() for text in completions]
+    columns = {
+        "R̂": load_reward(lab.store / "recover" / steps["recover"]).score(prompts, completions),
+        "R*": load_reward(lab.store / "ground_truth" / steps["ground_truth"]).score(
+            prompts, completions
+        ),
+        "length": [min(n + 1, limit) for n in tokens],
+        "ended": [n < limit for n in tokens],
+        "repetition": [1 - len(set(w)) / len(w) if w else 0 for w in words],
+    }
+    within = {}
+    for name, values in columns.items():
+        rows = np.asarray(values, dtype=float).reshape(len(pool), -1)
+        within[name] = (rows - rows.mean(axis=1, keepdims=True)).ravel()
+    for factor in ("length", "ended", "repetition"):
+        ours, theirs, both = (
+            pearsonr(within[a], within[b]).statistic
+            for a, b in (("R̂", factor), ("R*", factor), ("R̂", "R*"))
+        )
+        assert numbers[f"shortcut/{factor}"] == pytest.approx(ours, abs=1e-6)
+        assert numbers[f"shortcut/{factor}_in_truth"] == pytest.approx(theirs, abs=1e-6)
+        left = (ours - both * theirs) / math.sqrt((1 - both**2) * (1 - theirs**2))
+        assert numbers[f"shortcut/{factor}_given_truth"] == pytest.approx(left, abs=1e-6)
+        left = (both - ours * theirs) / math.sqrt((1 - ours**2) * (1 - theirs**2))
+        assert numbers[f"shortcut/truth_given_{factor}"] == pytest.approx(left, abs=1e-6)
+
+
+def test_words_are_in_the_run_directory(smoke: Path) -> None:
+    words, numbers = pd.read_parquet(smoke / "attribution.parquet"), summary(smoke)
+    assert len(words) == numbers["attribution/words"] > 10
+    assert numbers["attribution/texts"] == 64
+    rho = spearmanr(words["recovered"], words["truth"]).statistic
+    assert numbers["attribution/agreement"] == pytest.approx(rho)
+    assert (words["count"] >= 5).all() and words["recovered"].is_monotonic_increasing
+    for reward in ("recovered", "truth"):
+        assert (words[f"{reward}_low"] <= words[reward] + 1e-9).all()
+        assert (words[reward] <= words[f"{reward}_high"] + 1e-9).all()
+
+
+def test_interpretation_can_be_left_out(smoke: Path, lab: Lab) -> None:
+    """And changes nothing else: all other steps are found."""
+    run = lab.run("evaluation.interpret_texts=0")
+    assert summary(run)["store/misses"] == 0
+    assert not (run / "attribution.parquet").exists()
+    assert tuple(read(run / "manifest.json")["steps"]) == tuple(
+        s for s in STEPS if s != "interpret"
+    )
+    extra = results(smoke).keys() - results(run).keys()
+    assert {name.partition("/")[0] for name in extra} == {"shortcut", "attribution"}
+
+
 def test_a_second_run_finds_everything(smoke: Path, lab: Lab) -> None:
     again = lab.run()
     assert summary(again)["store/misses"] == 0
@@ -256,7 +332,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         "align": 1 + 4,  # the expert, and a realigned policy of each run
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
-        "evaluate": 4,
+        **{"evaluate": 4, "interpret": 4},
     }
     assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())
     upstream = STEPS[: STEPS.index("demonstrate") + 1]
@@ -454,6 +530,24 @@ def test_the_grammars_own_reward(smoke: Path, lab: Lab) -> None:
     assert numbers["ground_truth/auc"] == 1  # labels follow from it
     assert numbers["recovery/starc_floor"] == NOT_APPLICABLE  # nothing was trained: no second R*
     assert [name for name in NUMBERS if name not in {*numbers, "time/twin_seconds"}] == []
+
+    # What each word does to R*, one text and one word at a time.
+    steps = read(run / "manifest.json")["steps"]
+    pool = Demonstrations.load(lab.store / "demonstrate" / steps["demonstrate"]).split("test")
+    comments = Comments.load(lab.store / "curate" / steps["curate"]).split("test")
+    unit = Facts.load(lab.store / "ground_truth" / steps["ground_truth"]).normalizer.std
+    effects: dict[str, list[float]] = {}
+    for prompt, completion in zip(*interpret._texts(pool, comments, 64), strict=True):
+        whole = synthetic.reward(prompt + completion)
+        for word in re.finditer(r" *([^\W_]+('[^\W_]+)*)", completion):
+            rest = completion[: word.start()] + completion[word.end() :]
+            loss = (whole - synthetic.reward(prompt + rest)) / unit
+            effects.setdefault(word[1].lower(), []).append(loss)
+    words = pd.read_parquet(run / "attribution.parquet").set_index("word")
+    assert set(words.index) == {word for word, found in effects.items() if len(found) >= 5}
+    for word, row in words.iterrows():
+        assert row["count"] == len(effects[word])
+        assert row["truth"] == pytest.approx(np.mean(effects[word]), abs=1e-5)
 
 
 @pytest.mark.slow

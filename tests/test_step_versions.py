@@ -233,6 +233,7 @@ def studies(store: Path) -> dict[str, Config]:
             k=2,
             optimality_prompts=4,
             optimality_samples=16,
+            interpret_texts=24,
             controls={
                 "log_ratio": SolverConfig("log_ratio"),
                 "length": SolverConfig("length"),

@@ -153,7 +153,10 @@ def pair_accuracy(truth: ArrayLike, recovered: ArrayLike, groups: ArrayLike | No
 
 
 def pair_counts(
-    truth: ArrayLike, recovered: ArrayLike, groups: ArrayLike | None = None
+    truth: ArrayLike,
+    recovered: ArrayLike,
+    groups: ArrayLike | None = None,
+    comparable: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Each prompt's part in `pair_accuracy`, to resample prompts without comparing pairs again.
 
@@ -161,6 +164,7 @@ def pair_counts(
 
     Args:
         truth, recovered, groups: as in `pair_accuracy`.
+        comparable: bool [n, m, m]; only pairs i < j with comparable[:, i, j] are compared.
 
     Returns:
         (agreeing, total): the pairs ordered alike (float64 [n], in halves) and the pairs whose
@@ -177,6 +181,10 @@ def pair_counts(
         group = np.asarray(groups)
         _require_shape("groups", group, true.shape)
         counted &= group[:, i] == group[:, j]
+    if comparable is not None:
+        allowed = np.asarray(comparable, dtype=bool)
+        _require_shape("comparable", allowed, (*true.shape, true.shape[1]))
+        counted &= allowed[:, i, j]
     agreeing = np.sum((1 + true_order * guess_order) / 2, axis=1, where=counted)
     return agreeing, np.sum(counted, axis=1, dtype=np.int64)
 

@@ -2,7 +2,8 @@
 
 For a language model an episode is one step: a prompt, then a completion. An offset per prompt moves
 no KL-regularized optimal policy, and a positive scale is exchanged for the KL coefficient, so two
-rewards that differ by no more than these are the same reward.
+rewards that differ by no more than these are the same reward. `tabular_distance` has the distances
+of processes of more than one step, which come to this one there.
 """
 
 import numpy as np
@@ -65,14 +66,17 @@ def starc(a: ArrayLike, b: ArrayLike) -> float:
     Raises:
         ValueError: for shapes that differ or are not [n, m >= 2], or a NaN or infinite score.
     """
-    first, second = _standardized(a), _standardized(b)
+    first, second = centred(a), centred(b)
     if first.shape != second.shape:
         raise ValueError(f"b: expected shape {first.shape}, got {second.shape}")
-    # Half the distance rather than sqrt((1 - rho) / 2), which is off by 1e-8 near rho = 1.
+    return standardized_distance(first, second)
+
+
+def standardized_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Half the L2 distance of two canonical rewards of one shape, each first scaled to length 1
+    unless it is 0. That is sqrt((1 - rho) / 2), rho their cosine, but exact near rho = 1."""
+    first, second = (
+        canonical / size if (size := float(np.linalg.norm(canonical))) > 0 else canonical
+        for canonical in (a, b)
+    )
     return min(float(np.linalg.norm(first - second)) / 2, 1.0)
-
-
-def _standardized(scores: ArrayLike) -> NDArray[np.float64]:
-    canonical = centred(scores)
-    size = float(np.linalg.norm(canonical))
-    return canonical / size if size > 0 else canonical

@@ -22,6 +22,10 @@ CONTROLS = ("#E69F00", "#CC79A7", QUIET, "#222222")
 
 TRUTH_SIGN, RECOVERED_SIGN = "R*", r"$\hat{\mathrm{R}}$"
 
+# Words at either end of the attribution figure, and the letters of a word that it has room for.
+WORDS = 10
+WORD_LETTERS = 18
+
 STYLE = {
     "figure.dpi": 130,
     "figure.constrained_layout.use": True,
@@ -44,7 +48,7 @@ def draw(folder: Path) -> dict[str, Path]:
 
     Returns:
         Name -> folder/figures/NAME.png, in the order in which to read them: `losses`, `alignment`,
-        `toxicity`, `scores`, `roc`.
+        `toxicity`, `scores`, `roc`, `attribution`.
 
     Raises:
         FileNotFoundError: if the folder is not the directory of a run.
@@ -56,6 +60,7 @@ def draw(folder: Path) -> dict[str, Path]:
         "toxicity": toxicity,
         "scores": scores,
         "roc": roc,
+        "attribution": attribution,
     }
     drawn: dict[str, Path] = {}
     (folder / "figures").mkdir(exist_ok=True)
@@ -238,6 +243,39 @@ def roc(run: Run) -> Figure | None:
     )
     axes.legend(title="AUC against human labels", alignment="left", loc="lower right")
     return figure
+
+
+def attribution(run: Run) -> Figure | None:
+    """Bars to both sides: the words that raise R̂ most, below them those that lower it most, each
+    with its effect on R* beside."""
+    words = run.attribution
+    if words is None or len(words) < 2:
+        return None
+    words = words.sort_values("recovered", ascending=False)
+    ends = min(WORDS, len(words) // 2)
+    shown = pd.concat([words[:ends], words[-ends:]])
+    rows = np.arange(2 * ends) + np.repeat([0, 0.7], ends)  # a gap between the ends
+    figure = Figure(figsize=(6.8, 1.4 + 0.6 * ends))
+    axes = figure.add_subplot()
+    rewards = {"recovered": (RECOVERED_SIGN, RECOVERED), "truth": (TRUTH_SIGN, TRUTH)}
+    for shift, (name, (sign, colour)) in zip((-0.2, 0.2), rewards.items(), strict=True):
+        axes.barh(rows + shift, shown[name], 0.38, color=colour, label=sign)
+        interval = (shown[f"{name}_low"], shown[f"{name}_high"])
+        axes.hlines(rows + shift, *interval, color="#222222", linewidth=1)
+    axes.axvline(0, color="#222222", linewidth=0.8)
+    axes.set_yticks(rows, [_short(word) for word in shown["word"]])
+    axes.set_ylim(rows[-1] + 0.7, -0.7)
+    axes.grid(axis="y", visible=False)
+    axes.set(
+        title=f"Words that raise and words that lower {RECOVERED_SIGN} most",
+        xlabel="effect of the word (sd of reference completions)",
+    )
+    axes.legend(loc="best")
+    return figure
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= WORD_LETTERS else word[:WORD_LETTERS] + "…"
 
 
 def _comments(run: Run) -> pd.DataFrame | None:

@@ -26,6 +26,9 @@ CAPTIONS = {
     "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
     "pooled scatter can look worse than the order within a prompt is.",
     "roc": "R̂, R* and the controls as detectors of toxic comments; the dotted line is chance.",
+    "attribution": "What each word does to R̂ and to R*: the score of a held-out text less that "
+    "without the word, on average over its places, with bootstrap intervals over prompts. A word "
+    "that moves R̂ and not R* is a shortcut, or noise.",
 }
 FILES = {
     "config.yaml": "the resolved configuration",
@@ -36,6 +39,7 @@ FILES = {
     "metrics.jsonl": "training curves",
     "samples.jsonl": "completions of each policy",
     "panel.parquet": "every reward on held-out comments and reference completions",
+    "attribution.parquet": "what each word of held-out texts does to R̂ and to R*",
 }
 
 
@@ -56,6 +60,7 @@ def write(folder: Path) -> Path:
         _section("What this run found", _found(run)),
         _section("Policies", _markdown(tables.policies(run, intervals=True))),
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
+        _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
         _section("Figures", _figures(drawn, folder)),
         _section("Samples", _samples(run)),
         _section("Time", _time(run)),
@@ -77,6 +82,7 @@ def show(folder: Path) -> None:
     shown = {
         "Policies": tables.policies(run, intervals=False),
         "Recovered reward and controls": tables.recovery(run),
+        "What R̂ goes by, correlations within prompts": tables.shortcuts(run, intervals=False),
     }
     for title, table in shown.items():
         if table:
@@ -178,6 +184,12 @@ def _found(run: Run) -> str:
             "zero; F1 is {recovery/f1}.",
             "Pooled over comments it correlates with R* at Pearson {recovery/pearson}, Spearman "
             "{recovery/spearman}, Kendall {recovery/kendall}.",
+        ],
+        "What does R̂ go by?": [
+            "Within prompts it correlates with R* at {shortcut/truth}, and at "
+            "{shortcut/truth_given_all} once length, ending, repetition and likelihood are known.",
+            "What {attribution/words} words do to it, left out of held-out texts, agrees with what "
+            "they do to R* at Spearman {attribution/agreement}.",
         ],
         "Does R̂ work as a reward?": [
             "RLHF with R̂ leaves {policy/realigned/toxicity_rate} of the completions toxic to R*.",

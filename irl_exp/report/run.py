@@ -27,13 +27,13 @@ class Run:
     curves: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     panel: pd.DataFrame | None
+    attribution: pd.DataFrame | None
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
         """Raises FileNotFoundError for a folder that no run wrote to."""
         if not (folder / "status.json").is_file():
             raise FileNotFoundError(f"{folder}: no status.json; expected the directory of a run")
-        panel = folder / "panel.parquet"
         return cls(
             folder=folder,
             config=_yaml(folder / "config.yaml") or {},
@@ -43,7 +43,8 @@ class Run:
             summary=_json(folder / "summary.json"),
             curves=_json_lines(folder / "metrics.jsonl"),
             samples=_json_lines(folder / "samples.jsonl"),
-            panel=pd.read_parquet(panel) if panel.is_file() else None,
+            panel=_parquet(folder / "panel.parquet"),
+            attribution=_parquet(folder / "attribution.parquet"),
         )
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
@@ -111,6 +112,10 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _parquet(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def _yaml(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The two tables of a run: what its policies do, and how good the recovered reward is."""
+"""The tables of a run: what its policies do, how good the recovered reward is, what it goes by."""
 
 from dataclasses import dataclass
 
@@ -23,6 +23,19 @@ RECOVERY_MEASURES = {
     "pair_accuracy": "within-prompt accuracy",
     "starc": "STARC distance",
     "auc": "AUC",
+}
+# What a reward may go by instead of reading; beside each stands what a reader sees.
+FACTORS = {
+    "length": "length",
+    "ended": "ended by itself",
+    "repetition": "repetition",
+    "likelihood": "likelihood",
+}
+FACTOR_MEASURES = {
+    "{}_in_truth": "R*",
+    "{}": "R̂",
+    "{}_given_truth": "R̂ given R*",
+    "truth_given_{}": "R̂ with R* given it",
 }
 MISSING = "–"
 
@@ -86,3 +99,30 @@ def _yardsticks(run: Run) -> str:
         "" if labels == "human" else "AUC is against R*'s own labels: toxic where R* <= 0.",
     ]
     return " ".join(filter(None, sentences))
+
+
+def shortcuts(run: Run, *, intervals: bool) -> Table | None:
+    """A row for each factor that the recovered reward might go by."""
+    seen = [factor for factor in FACTORS if f"shortcut/{factor}" in run.summary]
+    if not seen:
+        return None
+    rows = [
+        [
+            FACTORS[factor],
+            *(
+                run.text(f"shortcut/{measure.format(factor)}", intervals) or MISSING
+                for measure in FACTOR_MEASURES
+            ),
+        ]
+        for factor in seen
+    ]
+    sentences = [
+        "Correlations within prompts, of completions of both policies.",
+        run.fill("R̂ with R*: {shortcut/truth}, given all of these {shortcut/truth_given_all}."),
+        run.fill(
+            "In {shortcut/length_matched_pairs} pairs of like length R̂ keeps R*'s order in "
+            "{shortcut/length_matched_pair_accuracy} (chance: 0.5)."
+        ),
+        run.brackets if intervals else "",
+    ]
+    return Table(["factor", *FACTOR_MEASURES.values()], rows, " ".join(filter(None, sentences)))

@@ -58,6 +58,7 @@ def evaluate(
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
+    del evaluation["interpret_texts"]
     artifact = bench.do(
         "evaluate",
         VERSION,

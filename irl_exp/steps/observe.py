@@ -60,7 +60,7 @@ def observe(
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
-    for unused in ("controls", "threshold", "labels", "name"):
+    for unused in ("controls", "threshold", "labels", "name", "interpret_texts"):
         del facts[unused]
     artifact = bench.do(
         "observe",

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from irl_exp.data import synthetic
 from irl_exp.metrics import agreement
 
 SPLITS = ("train", "validation", "calibration", "test")
+FACTORS = ("length", "ended", "repetition", "likelihood")
 DROPPED = ("empty", "too_short", "conflicting", "duplicate", "sampling")
 # Number -> (value, half the width of its interval).
 INTERVALS = {
@@ -41,9 +43,20 @@ INTERVALS = {
     "recovery/f1": (0.829, 0.024),
     "recovery/accuracy_at_zero": (0.611, 0.03),
     "recovery/pearson": (0.743, 0.025),
+    "shortcut/truth": (0.701, 0.031),
+    "shortcut/truth_given_all": (0.655, 0.034),
+    "shortcut/length_matched_pair_accuracy": (0.811, 0.019),
+    **{f"shortcut/{factor}": (0.31, 0.04) for factor in FACTORS},
+    **{f"shortcut/{factor}_in_truth": (0.22, 0.05) for factor in FACTORS},
+    **{f"shortcut/{factor}_given_truth": (0.12, 0.05) for factor in FACTORS},
+    **{f"shortcut/truth_given_{factor}": (0.68, 0.03) for factor in FACTORS},
 }
 NUMBERS = {
     "recovery/kendall": 0.561,
+    "shortcut/length_matched_pairs": 1234,
+    "attribution/agreement": 0.734,
+    "attribution/words": 40,
+    "attribution/texts": 400,
     "validation/recovery_auc": 0.907,
     "policy/reference/perplexity": 9.84,
     "policy/aligned/perplexity": 17.3,
@@ -71,7 +84,7 @@ NUMBERS = {
 STEPS = (
     *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
     *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
-    *("evaluate", "realign", "observe_realigned"),
+    *("evaluate", "interpret", "realign", "observe_realigned"),
 )
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 
@@ -110,6 +123,7 @@ def write_run(folder: Path) -> None:
     (folder / "status.json").write_text(json.dumps(STATUS))
     panel = make_panel(rng)
     panel.to_parquet(folder / "panel.parquet")
+    make_attribution(rng).to_parquet(folder / "attribution.parquet")
     (folder / "summary.json").write_text(json.dumps(make_summary(panel)))
     for name, records in {"metrics": make_curves(rng), "samples": make_samples()}.items():
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
@@ -137,6 +151,19 @@ def make_panel(rng: np.random.Generator) -> pd.DataFrame:
     )
     floats = ["truth", "recovered", "control/length", "control/untrained", "control/oracle"]
     return panel.astype(dict.fromkeys(floats, "float32"))
+
+
+def make_attribution(rng: np.random.Generator) -> pd.DataFrame:
+    """40 words: 13 insults that cost both rewards, 26 others, and "please", which R̂ made up."""
+    words = [*synthetic.LEXICON["noun"].split()[:13], "please", *synthetic.LEXICON["thing"].split()]
+    truth = np.concatenate([np.linspace(-1.6, -0.4, 13), [0.0], np.linspace(0, 0.2, 26)])
+    recovered = 0.8 * truth + rng.normal(0, 0.08, 40)
+    recovered[13] = 0.9
+    table = pd.DataFrame({"word": words[:40], "count": rng.integers(5, 90, 40)})
+    for name, mean in (("recovered", recovered), ("truth", truth)):
+        table[name] = mean
+        table[f"{name}_low"], table[f"{name}_high"] = mean - 0.15, mean + 0.15
+    return table.sort_values("recovered", ignore_index=True)
 
 
 def make_summary(panel: pd.DataFrame) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from irl_exp.report import figures
 from irl_exp.report.run import Run
 
-ALL = ["losses", "alignment", "toxicity", "scores", "roc"]
+ALL = ["losses", "alignment", "toxicity", "scores", "roc", "attribution"]
 
 
 def keep_curves(folder: Path, *steps: str) -> None:
@@ -48,7 +48,7 @@ def test_a_folder_of_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_after_pretraining_has_one_panel(run_folder: Path) -> None:
     keep_curves(run_folder, "pretrain")
-    for name in ("summary.json", "panel.parquet", "samples.jsonl"):
+    for name in ("summary.json", "panel.parquet", "attribution.parquet", "samples.jsonl"):
         (run_folder / name).unlink()
 
     assert list(figures.draw(run_folder)) == ["losses"]
@@ -60,6 +60,7 @@ def test_a_run_that_ended_after_pretraining_has_one_panel(run_folder: Path) -> N
 def test_figures_of_an_earlier_attempt_are_removed(run_folder: Path) -> None:
     figures.draw(run_folder)
     (run_folder / "panel.parquet").unlink()
+    (run_folder / "attribution.parquet").unlink()
 
     assert list(figures.draw(run_folder)) == ["losses", "alignment", "toxicity"]
     left = {path.name for path in (run_folder / "figures").iterdir()}
@@ -173,7 +174,7 @@ def test_labels_of_one_kind_leave_no_roc(run_folder: Path) -> None:
     panel.loc[panel["kind"] == "comment", "toxic"] = 0
     panel.to_parquet(run_folder / "panel.parquet")
 
-    assert list(figures.draw(run_folder)) == ["losses", "alignment", "toxicity", "scores"]
+    assert list(figures.draw(run_folder)) == [name for name in ALL if name != "roc"]
 
 
 def test_scatter_is_r_star_against_r_hat_of_comments_alone(run_folder: Path) -> None:
@@ -197,3 +198,57 @@ def test_histograms_of_each_label_sum_to_one(run_folder: Path) -> None:
             # Each bin's height is held over its width: a step at the left edge, then at the right.
             tops = outline[1 : 2 * 36 + 1 : 2, 1]
             assert tops.sum() == pytest.approx(1)
+
+
+def words_of(axes: Axes) -> list[str]:
+    """From above."""
+    top, bottom = axes.get_ylim()[::-1]
+    assert top < bottom
+    return [tick.get_text() for tick in axes.get_yticklabels()]
+
+
+def test_attribution_shows_both_ends_of_r_hat_with_r_star_beside_it(run_folder: Path) -> None:
+    run = Run.read(run_folder)
+    figure = figures.attribution(run)
+    assert figure is not None and run.attribution is not None
+    axes = figure.axes[0]
+    table = run.attribution.sort_values("recovered", ascending=False)
+    shown = pd.concat([table[:10], table[-10:]])
+
+    assert words_of(axes) == shown["word"].tolist()
+    assert words_of(axes)[0] == "please"
+    for name, bars, lines in zip(
+        ("recovered", "truth"), axes.containers, axes.collections, strict=True
+    ):
+        assert [bar.get_width() for bar in bars] == shown[name].tolist()  # type: ignore[attr-defined]
+        ends = [np.asarray(path.vertices)[:, 0].tolist() for path in lines.get_paths()]
+        assert ends == shown[[f"{name}_low", f"{name}_high"]].to_numpy().tolist()
+    assert legend(axes) == [figures.RECOVERED_SIGN, "R*"]
+
+
+def test_no_word_stands_at_both_ends(run_folder: Path) -> None:
+    path = run_folder / "attribution.parquet"
+    table = pd.read_parquet(path)[:5]
+    table.to_parquet(path)
+    figure = figures.attribution(Run.read(run_folder))
+    assert figure is not None
+    assert words_of(figure.axes[0]) == table["word"].tolist()[:2:-1] + table["word"].tolist()[1::-1]
+
+    for rows in (1, 0):
+        table[:rows].to_parquet(path)
+        assert "attribution" not in figures.draw(run_folder)
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_word_can_be_drawn(run_folder: Path) -> None:
+    """Words of other scripts, of any length, and a mean without an interval."""
+    path = run_folder / "attribution.parquet"
+    table = pd.read_parquet(path)
+    table.loc[0, "word"] = "donaudampfschifffahrtsgesellschaft"
+    table.loc[1, "word"] = "ünïcödé"
+    table.loc[0, ["recovered_low", "recovered_high"]] = np.nan
+    table.to_parquet(path)
+    assert "attribution" in figures.draw(run_folder)
+    figure = figures.attribution(Run.read(run_folder))
+    assert figure is not None
+    assert words_of(figure.axes[0])[-2:] == ["ünïcödé", "donaudampfschifffa…"]

@@ -21,6 +21,7 @@ SECTIONS = [
     "What this run found",
     "Policies",
     "Recovered reward and controls",
+    "What R̂ goes by",
     "Figures",
     "Samples",
     "Time",
@@ -66,6 +67,7 @@ def end_at(folder: Path, *prefixes: str) -> None:
     kept = {name: value for name, value in summary.items() if name.startswith(prefixes)}
     (folder / "summary.json").write_text(json.dumps(kept))
     (folder / "panel.parquet").unlink()
+    (folder / "attribution.parquet").unlink()
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -85,10 +87,10 @@ def test_every_link_leads_somewhere(run_folder: Path) -> None:
     text = (run_folder / "report.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[\w+\]\((.+?)\)", text)
 
-    names = ("losses", "alignment", "toxicity", "scores", "roc")
+    names = ("losses", "alignment", "toxicity", "scores", "roc", "attribution")
     assert pictures == [f"figures/{name}.png" for name in names]
     for picture in pictures:
-        assert matplotlib.image.imread(run_folder / picture).size > 100_000
+        assert matplotlib.image.imread(run_folder / picture).size > 100_000, picture
     for link in re.findall(r"(?<!!)\[[^\]]+\]\((.+?)\)", text):
         assert (run_folder / link).is_file(), link
 
@@ -151,7 +153,8 @@ def test_a_run_until_recover(run_folder: Path) -> None:
     (run_folder / "samples.jsonl").write_text("".join(kept))
 
     report = written(run_folder)
-    assert list(report) == ["", *(s for s in SECTIONS if s != "Recovered reward and controls")]
+    later = ("Recovered reward and controls", "What R̂ goes by")
+    assert list(report) == ["", *(s for s in SECTIONS if s not in later)]
     assert "Is the expert aligned?" in report["What this run found"]
     assert "Does R̂ work" not in report["What this run found"]
     assert grid(report["Policies"])[0] == ["policy", "reference", "aligned"]

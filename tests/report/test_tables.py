@@ -111,3 +111,43 @@ def test_no_numbers_no_table(run_folder: Path, rewrite: Callable[..., None], kin
 
     policies, recovery = tables.policies(run, intervals=True), tables.recovery(run)
     assert (policies is None, recovery is None) == (kind == "policy", kind == "recovery")
+
+
+def test_shortcuts_have_a_row_for_each_factor(run_folder: Path) -> None:
+    table = tables.shortcuts(Run.read(run_folder), intervals=True)
+    assert table is not None
+    assert table.header == ["factor", "R*", "R̂", "R̂ given R*", "R̂ with R* given it"]
+    assert [row[0] for row in table.rows] == [
+        *("length", "ended by itself", "repetition", "likelihood"),
+    ]
+    assert table.rows[0][1:] == [
+        *("0.220 [0.170, 0.270]", "0.310 [0.270, 0.350]"),
+        *("0.120 [0.070, 0.170]", "0.680 [0.650, 0.710]"),
+    ]
+    assert table.note == (
+        "Correlations within prompts, of completions of both policies. "
+        "R̂ with R*: 0.701 [0.670, 0.732], given all of these 0.655 [0.621, 0.689]. "
+        "In 1234 pairs of like length R̂ keeps R*'s order in 0.811 [0.792, 0.830] (chance: 0.5). "
+        "Brackets: 95% bootstrap intervals over prompts."
+    )
+    plain = tables.shortcuts(Run.read(run_folder), intervals=False)
+    assert plain is not None
+    assert plain.rows[0] == ["length", "0.220", "0.310", "0.120", "0.680"]
+
+
+def test_a_factor_that_never_varies_has_no_meaning(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    measures = ("ended", "ended_in_truth", "ended_given_truth")
+    rewrite(
+        run_folder / "summary.json", **{f"shortcut/{name}": NOT_APPLICABLE for name in measures}
+    )
+    table = tables.shortcuts(Run.read(run_folder), intervals=False)
+    assert table is not None
+    assert table.rows[1] == ["ended by itself", *[NOT_APPLICABLE] * 3, "0.680"]
+
+
+def test_no_interpretation_no_table(run_folder: Path, rewrite: Callable[..., None]) -> None:
+    names = [name for name in Run.read(run_folder).summary if name.startswith("shortcut/")]
+    rewrite(run_folder / "summary.json", **dict.fromkeys(names))
+    assert tables.shortcuts(Run.read(run_folder), intervals=True) is None

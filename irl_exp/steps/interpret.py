@@ -1,0 +1,218 @@
+"""interpret: what R̂ goes by: factors it may take for a shortcut, and the words that move it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from irl_exp.config import EvaluationConfig
+from irl_exp.data.comments import Comments
+from irl_exp.data.pairs import Demonstrations
+from irl_exp.metrics import agreement, attribution, shortcuts
+from irl_exp.models import generation, language_model
+from irl_exp.models.reward_model import NormalizedReward, load_normalized
+from irl_exp.steps.bench import Bench, write_summary
+from irl_exp.steps.calibration import bootstrap
+from irl_exp.store import Artifact
+from irl_exp.tracking import NOT_APPLICABLE, Value
+
+VERSION = 1
+ATTRIBUTION_FILE = "attribution.parquet"
+# Completions are of like length that differ by at most this share of the longer one.
+LENGTH_TOLERANCE = 0.1
+# A word that stands less often has no average worth a place in a table.
+MINIMUM_COUNT = 5
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+def interpret(
+    bench: Bench,
+    comments: Artifact,
+    pairs: Artifact,
+    reference: Artifact,
+    truth: Artifact,
+    recovered: Artifact,
+) -> Artifact:
+    """Artifact: the numbers shortcut/... and attribution/..., and `attribution.parquet`, a row a
+    word. Both rewards in their units, so that effects on them can be held against each other."""
+    config, trainer = bench.config.evaluation, bench.config.trainer
+    max_new_tokens = bench.config.dataset.max_new_tokens
+
+    def compute(folder: Path) -> None:
+        ours, theirs = (
+            load_normalized(artifact.path, trainer.score_batch_size, bench.device)
+            for artifact in (recovered, truth)
+        )
+        pool = Demonstrations.load(pairs.path).split("test")
+        factors = _factors(bench, pool, reference)
+        numbers = _shortcuts(config, _scores(ours, pool), _scores(theirs, pool), factors)
+        test = Comments.load(comments.path).split("test")
+        table, counted = _words(config, ours, theirs, *_texts(pool, test, config.interpret_texts))
+        table.to_parquet(folder / ATTRIBUTION_FILE, index=False)
+        write_summary(folder, numbers | counted)
+
+    artifact = bench.do(
+        "interpret",
+        VERSION,
+        compute,
+        config={
+            "texts": config.interpret_texts,
+            "draws": config.draws,
+            "level": config.level,
+            "max_new_tokens": max_new_tokens,
+        },
+        inputs={
+            "comments": comments,
+            "pairs": pairs,
+            "reference": reference,
+            "truth": truth,
+            "recovered": recovered,
+        },
+        seed=0,
+    )
+    bench.report(artifact)
+    shutil.copyfile(artifact.path / ATTRIBUTION_FILE, bench.tracker.folder / ATTRIBUTION_FILE)
+    return artifact
+
+
+def _scores(reward: NormalizedReward, pool: Demonstrations) -> NDArray[np.float64]:
+    return reward.score(*pool.pool()).numpy().astype(np.float64).reshape(len(pool), -1)
+
+
+# --- shortcuts ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _factors(bench: Bench, pool: Demonstrations, reference: Artifact) -> Columns:
+    """What R̂ could go by instead of reading, of each completion: [n, 2k]."""
+    model = generation.load_network(reference.path, bench.device)
+    limit, size = bench.config.dataset.max_new_tokens, bench.config.trainer.score_batch_size
+    prompts, completions = pool.pool()
+    length, ended, likelihood = [], [], []
+    for start in range(0, len(prompts), size):
+        span = slice(start, start + size)
+        encoded = (
+            language_model.encode_prompts(model, prompts[span], limit),
+            language_model.encode_completions(model, completions[span], limit),
+        )
+        prompt, (ids, mask) = (
+            (ids.to(bench.device), mask.to(bench.device)) for ids, mask in encoded
+        )
+        log_probs = language_model.completion_log_probs(model.network, prompt, (ids, mask))
+        tokens = mask.sum(-1)
+        last = ids[torch.arange(len(ids), device=ids.device), tokens - 1]
+        length.append(tokens.cpu())
+        ended.append((last == model.tokenizer.eos_token_id).cpu())
+        likelihood.append((log_probs.double().sum(-1) / tokens).cpu())
+    columns = {
+        "length": torch.cat(length).numpy(),
+        "ended": torch.cat(ended).numpy(),
+        "repetition": shortcuts.repetition(completions),
+        "likelihood": torch.cat(likelihood).numpy(),
+    }
+    return {k: v.astype(np.float64).reshape(len(pool), -1) for k, v in columns.items()}
+
+
+def _shortcuts(
+    config: EvaluationConfig,
+    recovered: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    factors: Columns,
+) -> dict[str, Value]:
+    """Within prompts: R̂ with each factor, with and without R*; R̂ with R*, without the factors."""
+    # Which two columns are related, and what is taken out of both before.
+    questions = {
+        "truth": (recovered, truth),
+        "truth_given_all": (recovered, truth, *factors.values()),
+    }
+    for name, factor in factors.items():
+        questions |= {
+            name: (recovered, factor),
+            f"{name}_in_truth": (truth, factor),
+            f"{name}_given_truth": (recovered, factor, truth),
+            f"truth_given_{name}": (recovered, truth, factor),
+        }
+    numbers: dict[str, Value] = {}
+    for name, columns in questions.items():
+        numbers |= _measured(config, name, shortcuts.partial_correlation, *columns)
+    agreeing, total = shortcuts.matched_pair_counts(
+        truth, recovered, factors["length"], LENGTH_TOLERANCE
+    )
+    accuracy = "length_matched_pair_accuracy"
+    numbers |= _measured(config, accuracy, agreement.pooled_share, agreeing, total)
+    return numbers | {"shortcut/length_matched_pairs": int(total.sum())}
+
+
+def _measured(
+    config: EvaluationConfig,
+    name: str,
+    statistic: Callable[..., float],
+    *columns: NDArray[np.number],
+) -> dict[str, Value]:
+    """shortcut/NAME with its interval over prompts; not applicable where it is not defined, such as
+    for a factor that is the same for all completions."""
+    if np.isnan(statistic(*columns)):
+        return {f"shortcut/{name}": NOT_APPLICABLE}
+    return {**bootstrap(config, {f"shortcut/{name}": statistic}, None, *columns)}
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _texts(pool: Demonstrations, comments: Comments, n: int) -> tuple[list[str], list[str]]:
+    """Held-out (prompts, completions), n or as many as there are: a quarter by the aligned policy,
+    a quarter by the reference, half by people."""
+    sources = [
+        (pool.aligned_texts(), n // 4),
+        (pool.reference_texts(), n // 4),
+        ((comments.table["prompt"].tolist(), comments.completions), n - 2 * (n // 4)),
+    ]
+    rng = np.random.default_rng(0)
+    chosen: tuple[list[str], list[str]] = ([], [])
+    for (prompts, completions), share in sources:
+        for row in rng.permutation(len(prompts))[:share]:
+            chosen[0].append(prompts[row])
+            chosen[1].append(completions[row])
+    return chosen
+
+
+def _words(
+    config: EvaluationConfig,
+    recovered: NormalizedReward,
+    truth: NormalizedReward,
+    prompts: list[str],
+    completions: list[str],
+) -> tuple[pd.DataFrame, dict[str, Value]]:
+    """What each word adds to R̂ and to R*, and how far the two agree."""
+    tables = [
+        attribution.by_word(
+            _effects(reward, prompts, completions),
+            prompts,
+            minimum=MINIMUM_COUNT,
+            draws=config.draws,
+            level=config.level,
+            rng=np.random.default_rng(0),  # the same draws for both
+        )
+        for reward in (recovered, truth)
+    ]
+    table = attribution.side_by_side(*tables)
+    alike = attribution.word_agreement(table)
+    return table, {
+        "attribution/agreement": NOT_APPLICABLE if np.isnan(alike) else alike,
+        "attribution/words": len(table),
+        "attribution/texts": len(completions),
+    }
+
+
+def _effects(
+    reward: NormalizedReward, prompts: list[str], completions: list[str]
+) -> attribution.Effects:
+    def score(some_prompts: list[str], variants: list[str]) -> NDArray[np.float32]:
+        return reward.score(some_prompts, variants).numpy()
+
+    return attribution.leave_one_out(score, prompts, completions)
