@@ -37,10 +37,9 @@ def never(path: Path) -> None:
 
 def run(store: Store, folder: Path, *steps: tuple[str, int]) -> list[Artifact]:
     """A run as cli.py does it, with the (step, size) of each artifact it uses."""
-    tracker = Tracker(folder, "00000000")
-    tracker.start({"seeds": {}}, "", [])
     artifacts = []
-    with store.in_use():
+    with Tracker(folder, "00000000") as tracker, store.in_use():
+        tracker.start({"seeds": {}}, "", [])
         store.register(folder)
         for step, size in steps:
             artifacts.append(store.fetch(step, {"size": size}, writes(size)))
