@@ -300,7 +300,8 @@ def collect(store: Store, options: argparse.Namespace) -> None:
             if entry.kind != "lock":
                 where = f"{entry.run} (gone)" if entry.run else entry.path
                 print(f"{WORDS[entry.kind]:<20}{decimal(entry.size):>11}  {_printable(where)}")
-        if all(entry.kind == "lock" for entry in garbage):  # empty files that do no harm
+        worth = [entry for entry in garbage if entry.kind != "lock"]  # empty, and do no harm
+        if not worth and not (garbage and options.yes):
             print("nothing to remove")
             return
         sys.stdout.flush()  # what cannot be said, as nobody reads any more, is not done

@@ -207,7 +207,7 @@ def test_a_missing_store_is_one_line(command: str, tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
     )
-    line = "irl-store: nowhere: no such folder; expected a store\n"
+    line = "irl-store: nowhere: no such folder; expected a store (--store or IRL_EXP_STORE)\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
     assert list(tmp_path.iterdir()) == []
 
