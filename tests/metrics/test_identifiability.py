@@ -1,5 +1,7 @@
 """The set of rewards that are not rejected: known answers, duality, and planted rewards."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -231,12 +233,14 @@ def test_all_pairs_at_once_are_right_where_they_are_identified() -> None:
 
 @pytest.mark.slow
 def test_a_placebo_identifies_nothing() -> None:
-    """Reference against reference: one pair at a time 5 % by design, all at once none."""
+    """Reference against reference: one pair at a time 5 % by design (pairs of one problem share its
+    luck, hence many problems), all at once next to none."""
     rng, nothing = np.random.default_rng(7), np.zeros(32)
-    deltas = held_out(rng, nothing, 120)
-    one, every = (
-        reward_set(np.random.default_rng(8), nothing, 2000, 4, 0.95, freedom).signs(deltas)
-        for freedom in (1, 32)
-    )
-    assert np.mean(one != 0) < 0.12
-    assert np.all(every == 0)
+    found: dict[int, list[float]] = {1: [], 32: []}
+    for _ in range(16):
+        deltas, one = held_out(rng, nothing, 50), reward_set(rng, nothing, 300, 4, 0.95, 1)
+        every = replace(one, slack=slack(0.95, 32))
+        for freedom, rewards in ((1, one), (32, every)):
+            found[freedom].append(float(np.mean(rewards.signs(deltas) != 0)))
+    assert 0.01 < np.mean(found[1]) < 0.09
+    assert np.mean(found[32]) < 0.005
