@@ -224,6 +224,21 @@ class ClassifierSolver(SolverConfig):
     weight_decay: float
 
 
+@dataclass
+class MaxEntropySolver(SolverConfig):
+    """A reward linear in frozen features, by maximum likelihood with a Gaussian prior."""
+
+    prior_scale: float
+
+
+@dataclass
+class BayesianSolver(SolverConfig):
+    """The posterior of such a reward, round by round."""
+
+    prior_scale: float | None
+    rounds: int
+
+
 # --- evaluation -------------------------------------------------------------------------------
 
 
@@ -319,7 +334,13 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "rlhf": {"ppo": PPOConfig, "tilted": TiltedConfig},
     "demonstrations": {"demonstrations": DemonstrationsConfig},
-    "solver": {"margin": MarginSolver, "membership": ClassifierSolver, "control": SolverConfig},
+    "solver": {
+        "margin": MarginSolver,
+        "max_entropy": MaxEntropySolver,
+        "bayesian": BayesianSolver,
+        "membership": ClassifierSolver,
+        "control": SolverConfig,
+    },
     "evaluation": {"evaluation": EvaluationConfig},
     "seeds": {"seeds": SeedsConfig},
     "trainer": {"trainer": TrainerConfig},
@@ -377,7 +398,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "epochs",
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
-            *("optimality_prompts", "optimality_samples"),
+            *("optimality_prompts", "optimality_samples", "prior_scale", "rounds"),
         ),
         ("a positive number", lambda value: value > 0),
     ),

@@ -1,6 +1,6 @@
 """Tiny models that many tests share. No test changes them: what is trained is loaded anew."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -200,3 +200,12 @@ def by_hand() -> Callable[[LanguageModel, list[int], list[int]], Tensor]:
         return torch.stack([table[i, ids[0, i + 1]] for i in places])
 
     return log_probs
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small computations: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irl_exp.solvers.bayesian import Gaussian, doubt
 from irl_exp.tracking import NOT_APPLICABLE
 from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
 
@@ -97,9 +98,10 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
     }
 
 
-def logged_in_modules() -> set[str]:
-    """What the training modules log: arguments of self.log, and keys of dictionaries in ppo.py."""
-    names: set[str] = set()
+def all_logged() -> set[str]:
+    """What the training modules log: arguments of self.log, and keys of dictionaries in ppo.py.
+    And what the Bayesian solver says of each round."""
+    names = {"prior_scale", *doubt(Gaussian.prior(1, 1.0), np.ones((1, 1)))}
     for path in sorted((ROOT / "irl_exp" / "modules").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             keys: list[ast.expr | None] = []
@@ -139,8 +141,8 @@ def test_a_name_that_is_not_defined_is_found() -> None:
     assert undefined(numbers) == ["policy/expert/kl", "recovery/kendall_low", "recovery/kendall"]
 
 
-def test_curves_are_those_that_modules_log() -> None:
-    assert {name for _, name in curve_rows()} == logged_in_modules()
+def test_curves_are_those_that_are_logged() -> None:
+    assert {name for _, name in curve_rows()} == all_logged()
 
 
 def test_every_curve_is_defined_once_for_its_step() -> None:

@@ -22,5 +22,6 @@ def log_choice(scores: Tensor) -> Tensor:
     logs[:, 0] = 0.0
     for score in scores.unbind(1):
         taken = logs[:, :-1] + score.unsqueeze(1)
-        logs = torch.cat([logs[:, :1], torch.logaddexp(logs[:, 1:], taken)], dim=1)
+        # torch.logaddexp would do, but its second derivatives far apart are no numbers.
+        logs = torch.cat([logs[:, :1], torch.stack([logs[:, 1:], taken]).logsumexp(0)], dim=1)
     return scores[:, :k].sum(1) - logs[:, k]

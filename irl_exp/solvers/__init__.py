@@ -7,7 +7,7 @@ offers to these functions.
 from collections.abc import Callable
 
 from irl_exp.models.reward_model import Reward
-from irl_exp.solvers import controls, log_ratio, margin
+from irl_exp.solvers import bayesian, choice, controls, log_ratio, margin
 from irl_exp.solvers.problem import Problem
 
 SOLVERS: dict[str, Callable[[Problem], Reward]] = {
@@ -15,6 +15,8 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "hinge": margin.solve,
     "squared_hinge": margin.solve,
     "logistic": margin.solve,
+    "max_entropy": choice.solve,
+    "bayesian": bayesian.solve,
     "log_ratio": log_ratio.solve,
     "length": controls.length,
     "perplexity": controls.perplexity,

@@ -1,5 +1,6 @@
 """Recovery of a reward that is known, from experts that are exactly what theory says."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_exp.config import ClassifierSolver, MarginSolver, SolverConfig, TrainerConfig
+from irl_exp.config import (
+    BayesianSolver,
+    ClassifierSolver,
+    MarginSolver,
+    MaxEntropySolver,
+    SolverConfig,
+    TrainerConfig,
+)
 from irl_exp.data import synthetic
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics.agreement import pair_accuracy
@@ -24,6 +32,7 @@ from irl_exp.models.reward_model import (
     load_reward,
 )
 from irl_exp.solvers import SOLVERS
+from irl_exp.solvers.bayesian import Gaussian
 from irl_exp.solvers.problem import Problem
 
 # Clauses of two words, so that a completion's length says nothing, and what each one costs.
@@ -101,6 +110,10 @@ CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ra
 CONFIGS["membership"] = ClassifierSolver(
     name="membership", epochs=3, batch_size=64, learning_rate=3e-3, warmup=0.1, weight_decay=0.01
 )
+CONFIGS |= {
+    "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
+    "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +189,29 @@ def test_the_published_objective_finds_the_direction(
     solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:
     assert pair_accuracy(true_scores, solve("asymmetric")) > 0.8
+
+
+@pytest.mark.parametrize("name", ["max_entropy", "bayesian"])
+def test_frozen_features_of_a_random_body_hold_much_of_the_reward(
+    name: str, solve: Callable[[str], Tensor], true_scores: Tensor
+) -> None:
+    assert pair_accuracy(true_scores, solve(name)) > 0.7
+
+
+def test_a_posterior_is_saved_beside_its_mean(problem: Problem, tmp_path: Path) -> None:
+    """What the reward says of a pair is what the posterior expects; each round leaves a line."""
+    config = BayesianSolver("bayesian", prior_scale=0.5, rounds=3)
+    reward = SOLVERS["bayesian"](replace(problem, config=config, folder=tmp_path))
+    posterior, scale = Gaussian.load(tmp_path)
+    pool = problem.demonstrations.split("test").pool()
+    assert isinstance(reward, NetworkReward)
+    features = reward.features(*pool).double().numpy() / scale
+    expected, _ = posterior.of(features[1:] - features[:-1])
+    np.testing.assert_allclose(np.diff(reward.score(*pool).double().numpy()), expected, atol=1e-4)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["global_step"] for line in lines] == [1, 2, 3]
+    volumes = [line["posterior_log_volume"] for line in lines]
+    assert volumes == sorted(volumes, reverse=True)
 
 
 def test_the_oracle_is_an_upper_bound(solve: Callable[[str], Tensor], true_scores: Tensor) -> None:
