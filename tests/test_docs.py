@@ -96,17 +96,21 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
     }
 
 
-def logged_in_modules() -> set[str]:
-    """What the training modules log: arguments of self.log, and keys of dictionaries in ppo.py."""
+def logged_names() -> set[str]:
+    """What modules and solvers log: arguments of self.log, of log_dict and log_metrics, and keys of
+    dictionaries in ppo.py."""
     names: set[str] = set()
-    for path in sorted((ROOT / "irl_exp" / "modules").glob("*.py")):
+    folders = (ROOT / "irl_exp" / name for name in ("modules", "solvers"))
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             keys: list[ast.expr | None] = []
             if isinstance(node, ast.Dict) and path.name == "ppo.py":
                 keys = node.keys
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log":
                 keys = [node.args[0]]
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log_dict":
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                (".log_dict", ".log_metrics")
+            ):
                 assert isinstance(node.args[0], ast.Dict)
                 keys = node.args[0].keys
             names |= {key.value for key in keys if isinstance(key, ast.Constant)}  # type: ignore[misc]
@@ -138,8 +142,8 @@ def test_a_name_that_is_not_defined_is_found() -> None:
     assert undefined(numbers) == ["policy/expert/kl", "recovery/kendall_low", "recovery/kendall"]
 
 
-def test_curves_are_those_that_modules_log() -> None:
-    assert {name for _, name in curve_rows()} == logged_in_modules()
+def test_curves_are_those_that_are_logged() -> None:
+    assert {name for _, name in curve_rows()} == logged_names()
 
 
 def test_every_curve_is_defined_once_for_its_step() -> None:

@@ -7,7 +7,7 @@ offers to these functions.
 from collections.abc import Callable
 
 from irl_exp.models.reward_model import Reward
-from irl_exp.solvers import controls, log_ratio, margin
+from irl_exp.solvers import controls, convex, log_ratio, margin, planning
 from irl_exp.solvers.problem import Problem
 
 SOLVERS: dict[str, Callable[[Problem], Reward]] = {
@@ -15,6 +15,9 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "hinge": margin.solve,
     "squared_hinge": margin.solve,
     "logistic": margin.solve,
+    "svm": convex.svm,
+    "projection": convex.projection,
+    "max_margin_planning": planning.solve,
     "log_ratio": log_ratio.solve,
     "length": controls.length,
     "untrained": controls.untrained,
