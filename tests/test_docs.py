@@ -151,6 +151,13 @@ def test_every_curve_is_defined_once_for_its_step() -> None:
     assert undefined_curves([{"step": "align", "global_step": 0, "los": 1.0}]) == {("align", "los")}
 
 
+def test_every_solver_has_a_row() -> None:
+    """In docs/solvers.md, whether it is called a solver or a control."""
+    lines = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8").splitlines()
+    rows = [name[1] for line in lines if (name := re.match(r"\| `(\w+)` \|", line))]
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "solver").glob("*.yaml"))
+
+
 def test_steps_of_the_curves_exist() -> None:
     patterns = {step for step, _ in curve_rows()}
     assert [p for p in patterns if not any(re.fullmatch(p, step) for step in STEPS)] == []

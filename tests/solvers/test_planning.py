@@ -50,9 +50,7 @@ def test_it_ends_when_a_policy_is_as_good_as_the_expert() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("n", "least"), [(100, 0.8), (300, 0.9), (1000, 0.96), (2000, 0.98), (10_000, 0.99)]
-)
+@pytest.mark.parametrize(("n", "least"), [(100, 0.8), (300, 0.9), (1000, 0.96), (2000, 0.98)])
 def test_it_finds_more_of_it_with_more_prompts(n: int, least: float) -> None:
     planted = plant(n)
     penalty = best(held_out_losses(planted.phi, [1.0, 3.0, 10.0, 30.0, 100.0, 300.0], 5))
