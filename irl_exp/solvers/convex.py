@@ -63,7 +63,7 @@ def maximum_margin(phi: Tensor, penalty: float, policy: Tensor | None = None) ->
     No intercept: a constant has no part in a difference.
     """
     n, k = len(phi), phi.shape[1] // 2
-    policy = torch.full((n, k), 1 / k) if policy is None else policy
+    policy = torch.full((n, k), 1 / k, dtype=phi.dtype) if policy is None else policy
     # A classifier wants two classes: every other pair is told the other way round.
     sign = torch.ones(n * k * k, dtype=phi.dtype)
     sign[::2] = -1

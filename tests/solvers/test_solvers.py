@@ -138,13 +138,17 @@ def problem(
 
 
 @pytest.fixture(scope="module")
-def solve(problem: Problem) -> Callable[[str], Tensor]:
-    """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once."""
+def solve(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tensor]:
+    """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once.
+
+    In a folder of its own: where training takes long, it leaves a checkpoint to go on from.
+    """
     done: dict[str, Tensor] = {}
 
     def scores(name: str) -> Tensor:
         if name not in done:
-            reward = SOLVERS[name](replace(problem, config=CONFIGS[name]))
+            folder = tmp_path_factory.mktemp(name)
+            reward = SOLVERS[name](replace(problem, config=CONFIGS[name], folder=folder))
             done[name] = reward.score(*problem.demonstrations.split("test").pool()).view(-1, 2 * K)
         return done[name]
 
@@ -257,7 +261,9 @@ def test_the_closed_form_is_exact_for_an_optimal_expert(
     torch.testing.assert_close(ours, centred, rtol=0, atol=1e-3)
 
 
-def test_a_solver_is_decided_by_its_seed(problem: Problem) -> None:
+def test_a_solver_is_decided_by_its_seed(
+    problem: Problem, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     few = problem.demonstrations
     keep = [i for i, split in enumerate(few.splits) if split != "train" or i < 32]
     small = Demonstrations(
@@ -267,10 +273,13 @@ def test_a_solver_is_decided_by_its_seed(problem: Problem) -> None:
         splits=[few.splits[i] for i in keep],
     )
     pool = few.split("test").pool()
-    one, same, other = (
-        SOLVERS["hinge"](replace(problem, demonstrations=small, seed=seed)).score(*pool)
-        for seed in (1, 1, 2)
-    )
+
+    def scores(seed: int) -> Tensor:
+        folder = tmp_path_factory.mktemp("hinge")
+        mine = replace(problem, demonstrations=small, seed=seed, folder=folder)
+        return SOLVERS["hinge"](mine).score(*pool)
+
+    one, same, other = scores(1), scores(1), scores(2)
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
 
