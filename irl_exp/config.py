@@ -239,6 +239,29 @@ class BayesianSolver(SolverConfig):
     rounds: int
 
 
+@dataclass
+class SvmSolver(SolverConfig):
+    """The exact maximum margin on frozen features."""
+
+    penalties: list[float]
+    folds: int
+
+
+@dataclass
+class ProjectionSolver(SolverConfig):
+    """Matching the expert's feature expectations."""
+
+    tolerance: float
+    rounds: int
+
+
+@dataclass
+class PlanningSolver(SvmSolver):
+    """The maximum margin against the policies that earlier rounds induced."""
+
+    rounds: int
+
+
 # --- evaluation -------------------------------------------------------------------------------
 
 
@@ -339,6 +362,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "max_entropy": MaxEntropySolver,
         "bayesian": BayesianSolver,
         "membership": ClassifierSolver,
+        "svm": SvmSolver,
+        "projection": ProjectionSolver,
+        "planning": PlanningSolver,
         "control": SolverConfig,
     },
     "evaluation": {"evaluation": EvaluationConfig},
@@ -398,7 +424,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "epochs",
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
-            *("optimality_prompts", "optimality_samples", "prior_scale", "rounds"),
+            *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
         ),
         ("a positive number", lambda value: value > 0),
     ),
@@ -410,6 +436,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("warmup", "discount", "gae_lambda", "politeness", "length"),
         ("a share between 0 and 1", lambda value: 0 <= value <= 1),
     ),
+    "folds": ("3 or more", lambda value: value >= 3),
     "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
     # What the libraries' generators take.
     **dict.fromkeys(
@@ -533,6 +560,11 @@ def _solver(config: Config) -> None:
             _require(
                 solver.objective in OBJECTIVES,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
+            )
+        if isinstance(solver, SvmSolver):
+            _require(
+                bool(solver.penalties) and all(c > 0 for c in solver.penalties),
+                f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
 
 

@@ -98,18 +98,21 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
     }
 
 
-def all_logged() -> set[str]:
-    """What the training modules log: arguments of self.log, and keys of dictionaries in ppo.py.
-    And what the Bayesian solver says of each round."""
+def logged_names() -> set[str]:
+    """What modules and solvers log: arguments of self.log, of log_dict and log_metrics, and keys of
+    dictionaries in ppo.py. And what the Bayesian solver says of each round."""
     names = {"prior_scale", *doubt(Gaussian.prior(1, 1.0), np.ones((1, 1)))}
-    for path in sorted((ROOT / "irl_exp" / "modules").glob("*.py")):
+    folders = (ROOT / "irl_exp" / name for name in ("modules", "solvers"))
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             keys: list[ast.expr | None] = []
             if isinstance(node, ast.Dict) and path.name == "ppo.py":
                 keys = node.keys
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log":
                 keys = [node.args[0]]
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.log_dict":
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                (".log_dict", ".log_metrics")
+            ):
                 assert isinstance(node.args[0], ast.Dict)
                 keys = node.args[0].keys
             names |= {key.value for key in keys if isinstance(key, ast.Constant)}  # type: ignore[misc]
@@ -142,12 +145,19 @@ def test_a_name_that_is_not_defined_is_found() -> None:
 
 
 def test_curves_are_those_that_are_logged() -> None:
-    assert {name for _, name in curve_rows()} == all_logged()
+    assert {name for _, name in curve_rows()} == logged_names()
 
 
 def test_every_curve_is_defined_once_for_its_step() -> None:
     assert undefined_curves(make_curves(np.random.default_rng(0))) == set()
     assert undefined_curves([{"step": "align", "global_step": 0, "los": 1.0}]) == {("align", "los")}
+
+
+def test_every_solver_has_a_row() -> None:
+    """In docs/solvers.md, whether it is called a solver or a control."""
+    lines = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8").splitlines()
+    rows = [name[1] for line in lines if (name := re.match(r"\| `(\w+)` \|", line))]
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "solver").glob("*.yaml"))
 
 
 def test_steps_of_the_curves_exist() -> None:

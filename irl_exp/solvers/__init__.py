@@ -7,7 +7,7 @@ offers to these functions.
 from collections.abc import Callable
 
 from irl_exp.models.reward_model import Reward
-from irl_exp.solvers import bayesian, choice, controls, log_ratio, margin
+from irl_exp.solvers import bayesian, choice, controls, convex, log_ratio, margin, planning
 from irl_exp.solvers.problem import Problem
 
 SOLVERS: dict[str, Callable[[Problem], Reward]] = {
@@ -17,6 +17,9 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "logistic": margin.solve,
     "max_entropy": choice.solve,
     "bayesian": bayesian.solve,
+    "svm": convex.svm,
+    "projection": convex.projection,
+    "max_margin_planning": planning.solve,
     "log_ratio": log_ratio.solve,
     "length": controls.length,
     "perplexity": controls.perplexity,

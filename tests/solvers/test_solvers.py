@@ -16,7 +16,10 @@ from irl_exp.config import (
     ClassifierSolver,
     MarginSolver,
     MaxEntropySolver,
+    PlanningSolver,
+    ProjectionSolver,
     SolverConfig,
+    SvmSolver,
     TrainerConfig,
 )
 from irl_exp.data import synthetic
@@ -110,9 +113,13 @@ CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ra
 CONFIGS["membership"] = ClassifierSolver(
     name="membership", epochs=3, batch_size=64, learning_rate=3e-3, warmup=0.1, weight_decay=0.01
 )
+PENALTIES = [1.0, 10.0, 100.0]
 CONFIGS |= {
     "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
     "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2),
+    "svm": SvmSolver("svm", PENALTIES, folds=3),
+    "projection": ProjectionSolver("projection", tolerance=0.01, rounds=500),
+    "max_margin_planning": PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=3),
 }
 
 
@@ -141,12 +148,14 @@ def problem(
 
 @pytest.fixture(scope="module")
 def solve(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tensor]:
-    """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once."""
+    """Scores [n, 2k] that a solver's reward gives the test prompts' pools, each solved once.
+
+    In a folder of its own: where training takes long, it leaves a checkpoint to go on from.
+    """
     done: dict[str, Tensor] = {}
 
     def scores(name: str) -> Tensor:
         if name not in done:
-            # A folder of its own: in another's, training would go on from that one's checkpoint.
             folder = tmp_path_factory.mktemp(name)
             reward = SOLVERS[name](replace(problem, config=CONFIGS[name], folder=folder))
             done[name] = reward.score(*problem.demonstrations.split("test").pool()).view(-1, 2 * K)
@@ -183,6 +192,18 @@ def test_gradient_solvers_recover_the_reward(
     tells as much here, where prompts have no part in the reward."""
     assert pair_accuracy(true_scores, solve(name)) > 0.9
     assert starc(true_scores, solve(name)) < 0.35
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("svm", 0.9, 0.3), ("max_margin_planning", 0.9, 0.3), ("projection", 0.8, 0.35)],
+)
+def test_solvers_on_frozen_features_recover_the_reward(
+    name: str, least: float, most: float, solve: Callable[[str], Tensor], true_scores: Tensor
+) -> None:
+    """Of a body that was never trained: its last state counts clauses well enough."""
+    assert pair_accuracy(true_scores, solve(name)) > least
+    assert starc(true_scores, solve(name)) < most
 
 
 def test_the_published_objective_finds_the_direction(
@@ -285,15 +306,38 @@ def test_a_solver_is_decided_by_its_seed(
         splits=[few.splits[i] for i in keep],
     )
     pool = few.split("test").pool()
-    small_problem = replace(problem, demonstrations=small)
-    one, same, other = (
-        SOLVERS["hinge"](
-            replace(small_problem, seed=seed, folder=tmp_path_factory.mktemp("seed"))
-        ).score(*pool)
-        for seed in (1, 1, 2)
-    )
+
+    def scores(seed: int) -> Tensor:
+        folder = tmp_path_factory.mktemp("hinge")
+        mine = replace(problem, demonstrations=small, seed=seed, folder=folder)
+        return SOLVERS["hinge"](mine).score(*pool)
+
+    one, same, other = scores(1), scores(1), scores(2)
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("name", ["svm", "projection"])
+def test_a_convex_solver_has_one_answer(
+    name: str, problem: Problem, solve: Callable[[str], Tensor]
+) -> None:
+    """Whatever the seed."""
+    other = SOLVERS[name](replace(problem, config=CONFIGS[name], seed=1))
+    pool = problem.demonstrations.split("test").pool()
+    assert torch.equal(other.score(*pool).view(-1, 2 * K), solve(name))
+
+
+def test_the_chosen_penalty_is_told(problem: Problem, tmp_path: Path) -> None:
+    """In the last line of the curves: that of the least loss, and what became of it."""
+    reward = SOLVERS["svm"](replace(problem, config=CONFIGS["svm"], folder=tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    tried, last = {line["penalty"]: line["held_out_loss"] for line in lines[:-1]}, lines[-1]
+    assert list(tried) == PENALTIES
+    assert tried[last["penalty"]] == min(tried.values())
+    scores = reward.score(*problem.demonstrations.split("train").pool()).view(-1, 2 * K)
+    x = scores[:, :K, None] - scores[:, None, K:]
+    assert last["loss"] == pytest.approx(float((1 - x).relu().mean()), abs=1e-4)
+    assert last["pair_accuracy"] == pytest.approx(float((x > 0).double().mean()), abs=1e-3)
 
 
 def test_a_recovered_reward_is_saved_and_loaded(problem: Problem, tmp_path: Path) -> None:
