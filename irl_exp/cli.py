@@ -56,6 +56,7 @@ INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     register()
+    usage = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = _refuse_usage  # type: ignore[assignment, method-assign]
     Sweep.folder = None
     logging.raiseExceptions = False  # who reads us may have seen enough: that is no error
@@ -86,6 +87,7 @@ def main() -> None:
         # No words into a line that is being typed.
         sys.exit(1 if tab else f"irl-exp: {Sweep.failures() or condense(error)}")
     finally:
+        argparse.ArgumentParser.error = usage  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, before)
         if condensed:
             del os.environ["HYDRA_FULL_ERROR"]
