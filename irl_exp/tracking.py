@@ -82,7 +82,11 @@ class Tracker:
             self.lock.close()
             said = "another process runs in it; expected a directory of its own"
             raise RunInUse(f"{self.folder}: {said}") from error
-        self._refuse_strangers()
+        try:
+            self._refuse_strangers()
+        except InputError:
+            self.lock.close()
+            raise
         return self
 
     def _refuse_strangers(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
-from irl_exp.config import WandbTracker
+from irl_exp.config import InputError, WandbTracker
 from irl_exp.tracking import Tracker, Wandb
 
 SMALL = ("+debug=smoke", "trainer.threads=1", "dataset.size=400")
@@ -173,6 +173,19 @@ def test_samples_figures_and_rewards(sweep: dict[str, Path]) -> None:
         names = {entry.path for entry in reward.manifest.contents}
         assert "reward.json" in names
         assert ("model.safetensors" in names) == (solver == "logistic")
+
+
+# --- what is there already ----------------------------------------------------------------------
+
+
+def test_a_refused_directory_is_let_go(tmp_path: Path) -> None:
+    """The lock does not outlive the refusal: whoever the directory belongs to may go on."""
+    (tmp_path / "config.yaml").write_text("of somebody else")
+    tracker = Tracker(tmp_path, "12345678")
+    with pytest.raises(InputError, match="which is no run's"), tracker:
+        pass
+    assert tracker.lock.closed
+    assert not (tmp_path / "status.json").exists()
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
