@@ -88,6 +88,7 @@ def main() -> None:
         sys.exit(1 if tab else f"irl-exp: {Sweep.failures() or condense(error)}")
     finally:
         argparse.ArgumentParser.error = usage  # type: ignore[method-assign]
+        os.environ.pop(SWEPT, None)
         signal.signal(signal.SIGTERM, before)
         if condensed:
             del os.environ["HYDRA_FULL_ERROR"]

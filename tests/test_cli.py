@@ -455,8 +455,8 @@ def test_a_run_that_breaks_leaves_its_traceback(tmp_path: Path) -> None:
 def test_jobs_of_one_process_do_not_see_each_other(tmp_path: Path) -> None:
     """What one job sets for the process (threads, dtype, determinism, seeds) is set anew."""
     program = """
-import sys, torch
-from irl_exp import cli, experiment
+import os, sys, torch
+from irl_exp import cli, experiment, identity
 seen = []
 def study(bench):
     seen.append([torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
@@ -468,6 +468,7 @@ experiment.run = study
 sys.argv = ["irl-exp", "-m", "deterministic=true,false", "trainer.threads=1,2",
             "trainer.matmul_precision=highest,high"]
 cli.main()
+assert identity.SWEPT not in os.environ, "the next sweep of this process would read it"
 print(seen)
 """
     done = subprocess.run(
