@@ -46,4 +46,5 @@ class LanguageModeling(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self.network, **self.recipe, steps=steps)
+        fused = self.trainer.precision == "32-true"
+        return adamw(self.network, **self.recipe, steps=steps, fused=fused)

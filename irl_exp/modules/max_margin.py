@@ -95,7 +95,8 @@ class MaxMargin(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self.network, **self.recipe, steps=steps)
+        fused = self.trainer.precision == "32-true"
+        return adamw(self.network, **self.recipe, steps=steps, fused=fused)
 
 
 def aligned_over_reference(n: int, k: int) -> Tensor:

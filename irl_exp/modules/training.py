@@ -171,11 +171,13 @@ def adamw(
     warmup: float,
     steps: int,
     rates: Mapping[nn.Module, float] = MappingProxyType({}),
+    fused: bool = True,
 ) -> dict[str, Any]:
     """AdamW with linear warm-up over the first `warmup` share of `steps` and linear decay to zero.
 
     Weight decay spares vectors (biases and norms), as is the custom. `rates` are modules beside it,
-    each with a learning rate of its own under the same schedule and no weight decay.
+    each with a learning rate of its own under the same schedule and no weight decay. `fused` is the
+    faster kernel, behind which Lightning does not clip gradients of mixed precision.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -186,7 +188,7 @@ def adamw(
             for beside, rate in rates.items()
         ),
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
     rise = max(1, round(warmup * steps))
 
     def scale(step: int) -> float:

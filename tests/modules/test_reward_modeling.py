@@ -1,5 +1,6 @@
 """A reward from labels is the log-odds of "not toxic": 1 = toxic is the lower one."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,9 @@ def test_the_loss_is_the_likelihood_of_the_labels(tiny_folder: Path) -> None:
     assert loss.item() == pytest.approx(-likelihoods.log().mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_toxic_comments_end_up_below_the_others(
-    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig, precision: str
 ) -> None:
     """A label that one word decides; odds beyond e^2 on texts that were not trained on."""
     reward = from_body(tiny_folder, torch.Generator().manual_seed(0), 64)
@@ -43,7 +45,8 @@ def test_toxic_comments_end_up_below_the_others(
         collate_fn=collate,
     )
     module = RewardModeling(reward, 3e-3, 0.0, 0.1)
-    fit(module, loader, trainer, tmp_path, epochs=3, max_grad_norm=1.0)
+    config = dataclasses.replace(trainer, precision=precision)
+    fit(module, loader, config, tmp_path, epochs=3, max_grad_norm=1.0)
     held_out = ["Tobias is silly", "the castle is silly", "Tobias is clear", "the castle is clear"]
     scores = reward.score(held_out, [""] * 4)
     assert (scores[:2] < -2).all()
