@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from irl_exp.config import OBJECTIVES as NAMES
+from irl_exp.config import OBJECTIVES, PAIRWISE_OBJECTIVES
 from irl_exp.modules.max_margin import (
-    OBJECTIVES,
+    PAIRWISE,
+    POOLED,
     MaxMargin,
     aligned_over_reference,
     asymmetric,
@@ -55,7 +56,8 @@ def test_objectives_and_their_gradients(
 
 
 def test_the_configuration_names_the_objectives_there_are() -> None:
-    assert list(NAMES) == list(OBJECTIVES)
+    assert list(OBJECTIVES) == [*PAIRWISE, *POOLED]
+    assert list(PAIRWISE_OBJECTIVES) == list(PAIRWISE)
 
 
 # --- pairs ------------------------------------------------------------------------------------
