@@ -105,9 +105,7 @@ RECIPE: dict[str, Any] = {
 
 
 def margin(name: str, objective: str) -> MarginSolver:
-    return MarginSolver(
-        name=name, objective=objective, batch_size=16, max_grad_norm=1.0, **RECIPE
-    )
+    return MarginSolver(name=name, objective=objective, batch_size=16, max_grad_norm=1.0, **RECIPE)
 
 
 CONFIGS: dict[str, SolverConfig] = {
