@@ -143,7 +143,7 @@ def test_pairs_that_no_order_asks_for_have_no_part() -> None:
 
 def test_the_accuracy_is_the_share_of_pairs_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of X are above zero; a tie is not in order."""
-    logged: dict[str, float] = {}
+    logged: dict[str, Tensor] = {}
     margin = module("hinge")
     monkeypatch.setattr(margin, "log_dict", lambda facts, **_: logged.update(facts))
     batch = (ROWS, aligned_over_reference(2, 2))
@@ -151,7 +151,7 @@ def test_the_accuracy_is_the_share_of_pairs_in_order(monkeypatch: pytest.MonkeyP
     margin.validation_step(batch, 0)
     assert float(logged["pair_accuracy"]) == 3 / 8
     assert float(logged["validation_pair_accuracy"]) == 3 / 8
-    assert float(logged["validation_loss"]) == float(logged["loss"]) == 11 / 8
+    assert logged["validation_loss"].item() == logged["loss"].item() == 11 / 8
 
 
 def test_without_a_pair_there_is_nothing_to_validate(monkeypatch: pytest.MonkeyPatch) -> None:

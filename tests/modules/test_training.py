@@ -179,7 +179,7 @@ Train = Callable[[Path, list[str], TrainerConfig, Path, int | None], Tensor]
         (train_language_model, [[1], [4], [9], [10], [11], [19], [21], [29], [3, 5], [12, 9]]),
         (train_policy, [[1], [3], [5], [2, 2]]),
         *(
-            (partial(train_reward, parts=parts), [[4], [11], [19], [12, 9]])
+            (partial(train_reward, parts=parts), [[4], [12, 9]])
             for parts in ("all", "last_layers", "lora", "head")
         ),
     ],
