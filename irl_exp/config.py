@@ -201,27 +201,31 @@ class SolverConfig:
 
 
 @dataclass
-class MarginSolver(SolverConfig):
-    """A reward network trained on pairs by gradient descent on `objective`."""
+class GradientSolver(SolverConfig):
+    """A reward network that is trained: by which recipe, which of its parts, and until when."""
 
-    objective: str
     epochs: int
     batch_size: int
     learning_rate: float
     warmup: float
     weight_decay: float
+    trainable: str
+    last_layers: int
+    lora_rank: int
+    patience: int | None
+
+
+@dataclass
+class MarginSolver(GradientSolver):
+    """On the completions of a prompt together, by gradient descent on `objective`."""
+
+    objective: str
     max_grad_norm: float
 
 
 @dataclass
-class ClassifierSolver(SolverConfig):
-    """A reward network trained on single texts, by who wrote them."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup: float
-    weight_decay: float
+class ClassifierSolver(GradientSolver):
+    """On single texts, by who wrote them."""
 
 
 @dataclass
@@ -391,7 +395,10 @@ SELECTABLE = ("validation/recovery_auc",)
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
 WANDB_MODES = ("online", "offline")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
+TRAINABLE = ("all", "last_layers", "lora", "head")
+# Of pairs, and of a prompt's completions as a whole.
+PAIRWISE_OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
+OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
 
 
 def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
@@ -421,7 +428,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             *("batch_size", "minibatch_size", "score_batch_size", "sample_batch_size", "threads"),
             *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "context"),
             *("learning_rate", "value_learning_rate", "max_grad_norm", "iterations", "kl_coef"),
-            "epochs",
+            *("epochs", "last_layers", "lora_rank", "patience"),
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
             *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
@@ -556,16 +563,33 @@ def _solver(config: Config) -> None:
     solvers = {"solver": config.solver}
     solvers |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
     for where, solver in solvers.items():
+        if isinstance(solver, GradientSolver):
+            _trainable(config.model, where, solver)
         if isinstance(solver, MarginSolver):
+            # The oracle is told an order of pairs, which no likelihood of whole pools is made of.
+            known = PAIRWISE_OBJECTIVES if solver.name == "oracle" else OBJECTIVES
             _require(
-                solver.objective in OBJECTIVES,
-                f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
+                solver.objective in known,
+                f"{where}.objective={solver.objective}: expected one of {', '.join(known)}",
             )
         if isinstance(solver, SvmSolver):
             _require(
                 bool(solver.penalties) and all(c > 0 for c in solver.penalties),
                 f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
+
+
+def _trainable(model: ModelConfig, where: str, solver: GradientSolver) -> None:
+    _require(
+        solver.trainable in TRAINABLE,
+        f"{where}.trainable={solver.trainable}: expected one of {', '.join(TRAINABLE)}",
+    )
+    if solver.trainable == "last_layers" and isinstance(model, ScratchModel):
+        _require(
+            solver.last_layers <= model.layers,
+            f"{where}.last_layers={solver.last_layers}: expected at most "
+            f"model.layers={model.layers}",
+        )
 
 
 def _choices(config: Config) -> None:

@@ -71,6 +71,11 @@ TABLE = {
     "dataset=file dataset.path=good.csv ground_truth=closed_form": (
         "ground_truth=closed_form knows the embedded grammar alone; got dataset=file"
     ),
+    "solver.trainable=some": "solver.trainable=some: expected one of all, last_layers, lora, head",
+    "solver.trainable=last_layers solver.last_layers=3": (
+        "solver.last_layers=3: expected at most model.layers=2"
+    ),
+    "solver.patience=0": "solver.patience=0: expected a positive number",
     # Files of comments.
     FILE + "none.csv": "none.csv: No such file or directory; expected a readable file or folder",
     FILE + "folder": "/folder: a folder; expected a file",
@@ -107,6 +112,7 @@ TABLE = {
     MODEL + "good.csv": "good.csv: a file; expected a folder or a hub id",
     MODEL + "some/model": ("some/model: no such folder, revision main of that hub id is not in "),
     MODEL + "folder": "folder: a folder without config.json; expected a causal language model ",
+    MODEL + "adapter": "adapter: holds an adapter; expected a causal language model with its ",
     MODEL + "no-tokenizer": "no-tokenizer: expected a causal language model with its tokenizer: ",
     MODEL + "damaged": (
         "damaged: expected a causal language model with its tokenizer: its safetensors are damaged "
@@ -222,6 +228,7 @@ def write_models(folder: Path) -> None:
 
     for path in copy("model", "no-tokenizer").glob("tokenizer*"):
         path.unlink()
+    (copy("model", "adapter") / "adapter_config.json").write_text("{}")
     (copy("model", "damaged") / "model.safetensors").write_bytes(b"x" * 100)
     pickled = copy("model", "pickle")
     (pickled / "model.safetensors").unlink()

@@ -250,6 +250,18 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "evaluation.controls.oracle.objective=mse: expected one of asymmetric, hinge,",
         ),
         (
+            "evaluation.controls.oracle.objective=max_entropy",
+            "evaluation.controls.oracle.objective=max_entropy: expected one of asymmetric, hinge, "
+            "squared_hinge, logistic",
+        ),
+        ("solver.trainable=body", "solver.trainable=body: expected one of all, last_layers, lora,"),
+        (
+            "solver=oracle solver.trainable=last_layers solver.last_layers=4",
+            "solver.last_layers=4: expected at most model.layers=3",
+        ),
+        ("solver.lora_rank=0", "solver.lora_rank=0: expected a positive number"),
+        ("solver=membership solver.patience=0", "solver.patience=0: expected a positive number"),
+        (
             "solver=svm solver.penalties=[]",
             "solver.penalties=[]: expected a list of positive numbers",
         ),

@@ -243,6 +243,8 @@ def studies(store: Path) -> dict[str, Config]:
                 "asymmetric": margin("asymmetric", "asymmetric"),
                 "squared_hinge": margin("squared_hinge", "squared_hinge"),
                 "logistic": margin("logistic", "logistic"),
+                "max_entropy_network": margin("max_entropy_network", "max_entropy"),
+                "lora": replace(margin("hinge", "hinge"), trainable="lora", patience=1),
             },
         ),
         seeds=SeedsConfig(data=0, policy=0, recovery=0),
@@ -279,6 +281,10 @@ def margin(name: str, objective: str) -> MarginSolver:
         learning_rate=1e-2,
         warmup=0.1,
         weight_decay=0.01,
+        trainable="all",
+        last_layers=2,
+        lora_rank=8,
+        patience=None,
         max_grad_norm=1.0,
     )
 

@@ -118,6 +118,9 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {expected}")
+    # The library would load an adapter on top of the weights, and save it without them.
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: holds an adapter; expected {expected}, the adapter merged in")
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: a folder without config.json; expected {expected}")
     try:

@@ -1,6 +1,9 @@
-"""Maximum-margin inverse RL: what the aligned policy writes earns more than the reference's."""
+"""Inverse RL by gradient: what the aligned policy writes earns more than the reference's.
 
-from collections.abc import Callable, Sequence
+By a margin between two completions of a prompt, or by the likelihood of all of them together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irl_exp.models.reward_model import NetworkReward
+from irl_exp.modules.choice import log_choice
 from irl_exp.modules.training import adamw
 
 # --- pairwise objectives: x = R(preferred) - R(other), any shape -> loss of each pair ------------
@@ -38,7 +42,7 @@ def logistic(x: Tensor) -> Tensor:
     return F.softplus(-x)
 
 
-OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
+PAIRWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "asymmetric": asymmetric,
     "hinge": hinge,
     "squared_hinge": squared_hinge,
@@ -46,12 +50,24 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# --- an objective of pools: scores [n, 2k], aligned completions first -> loss of each pool [n] ---
+
+
+def max_entropy(scores: Tensor) -> Tensor:
+    """-log P(which k completions are the expert's) / k (modules/choice.py): exact where the expert
+    is tilted, and for k = 1 the logistic loss. Per completion, so that its size is not k's."""
+    return -log_choice(scores) / (scores.shape[1] // 2)
+
+
+POOLED: dict[str, Callable[[Tensor], Tensor]] = {"max_entropy": max_entropy}
+
+
 class MaxMargin(pl.LightningModule):
     """Trains a reward on pools of completions; each is scored once, pairs are formed of scores.
 
     Batches are (token rows of b prompts with m completions each, order float32 [b, m, m]):
     order[i, p, q] is the weight of the pair "completion p is preferred to completion q" of
-    prompt i, 0 for no pair.
+    prompt i, 0 for no pair. An objective of pools takes the first half of each for the expert's.
     """
 
     def __init__(
@@ -65,38 +81,57 @@ class MaxMargin(pl.LightningModule):
         super().__init__()
         self.reward = reward
         self.network = reward.network.train()
-        self.objective = OBJECTIVES[objective]
+        self.objective = objective
         self.recipe: dict[str, Any] = {
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "warmup": warmup,
         }
 
-    def differences(self, rows: Sequence[Sequence[int]], shape: tuple[int, int]) -> Tensor:
-        """x[i, p, q] = R(completion p) - R(completion q) of prompt i: [b, m, m]."""
-        scores = self.reward.forward(rows).view(shape)
-        return scores.unsqueeze(2) - scores.unsqueeze(1)
+    def measure(self, rows: Sequence[Sequence[int]], order: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the share of pairs in order."""
+        scores = self.reward.forward(rows).view(order.shape[:2])
+        # x[i, p, q] = R(completion p) - R(completion q) of prompt i
+        x = scores.unsqueeze(2) - scores.unsqueeze(1)
+        right = mean_over_pairs(x > 0, order)
+        if self.objective in POOLED:
+            return POOLED[self.objective](scores).mean(), right
+        return mean_over_pairs(PAIRWISE[self.objective](x), order), right
 
     def training_step(self, batch: tuple[list[Sequence[int]], Tensor], index: int) -> Tensor | None:
         rows, order = batch
         if not order.any():
             return None
-        x = self.differences(rows, order.shape[:2])  # type: ignore[arg-type]
-        loss = (self.objective(x) * order).sum() / order.sum()
-        right = ((x > 0) * order).sum() / order.sum()
+        loss, right = self.measure(rows, order)
         self.log_dict({"loss": loss, "pair_accuracy": right}, batch_size=len(order))
         return loss
 
     def validation_step(self, batch: tuple[list[Sequence[int]], Tensor], index: int) -> None:
         rows, order = batch
-        x = self.differences(rows, order.shape[:2])  # type: ignore[arg-type]
-        right = ((x > 0) * order).sum() / order.sum().clamp_min(1)
-        self.log("validation_pair_accuracy", right, batch_size=len(order))
+        loss, right = self.measure(rows, order)
+        self.log_dict(
+            {"validation_loss": loss, "validation_pair_accuracy": right}, batch_size=len(order)
+        )
+
+    def criterion(self, logged: Mapping[str, Tensor]) -> Tensor:
+        """What early stopping makes least: the loss, where it has a least value.
+
+        The asymmetric loss falls without end as scores grow: of such a reward it would measure the
+        size. Its errors are counted instead.
+        """
+        if self.objective == "asymmetric":
+            return 1 - logged["validation_pair_accuracy"]
+        return logged["validation_loss"]
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         fused = self.trainer.precision == "32-true"
         return adamw(self.network, **self.recipe, steps=steps, fused=fused)
+
+
+def mean_over_pairs(values: Tensor, order: Tensor) -> Tensor:
+    """The mean of values [b, m, m] with the weights of pairs, `order`; 0 where there is none."""
+    return (values * order).sum() / order.sum().clamp_min(torch.finfo(order.dtype).tiny)
 
 
 def aligned_over_reference(n: int, k: int) -> Tensor:

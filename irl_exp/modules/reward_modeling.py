@@ -1,6 +1,6 @@
 """A reward from labels: binary cross-entropy on the probability that a comment is not toxic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,11 +30,20 @@ class RewardModeling(pl.LightningModule):
             "warmup": warmup,
         }
 
+    def loss(self, rows: Sequence[Sequence[int]], labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.reward.forward(rows), 1 - labels)
+
     def training_step(self, batch: tuple[Sequence[Sequence[int]], Tensor], index: int) -> Tensor:
-        rows, labels = batch
-        loss = F.binary_cross_entropy_with_logits(self.reward.forward(rows), 1 - labels)
-        self.log("loss", loss, batch_size=len(rows))
+        loss = self.loss(*batch)
+        self.log("loss", loss, batch_size=len(batch[0]))
         return loss
+
+    def validation_step(self, batch: tuple[Sequence[Sequence[int]], Tensor], index: int) -> None:
+        self.log("validation_loss", self.loss(*batch), batch_size=len(batch[0]))
+
+    def criterion(self, logged: Mapping[str, Tensor]) -> Tensor:
+        """What early stopping makes least."""
+        return logged["validation_loss"]
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)

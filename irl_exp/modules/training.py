@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
+from irl_exp.modules.early_stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
@@ -125,11 +126,13 @@ def fit(
     epochs: int = 1,
     max_grad_norm: float | None = None,
     validation: DataLoader | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> None:
     """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged.
 
     Goes on from the checkpoint that a killed training of the same module left in `folder`; who
-    calls removes it once the result is safe.
+    calls removes it once the result is safe. `early_stopping` watches `validation`; without it all
+    epochs are trained.
     """
     checkpoint = folder / CHECKPOINT_FILE
     with warnings.catch_warnings():
@@ -137,6 +140,8 @@ def fit(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # A short training logs its only steps anyway.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        # A reward is trained with validation data or without.
+        warnings.filterwarnings("ignore", message=".*but have no `val_dataloader`.*")
         # PPO's policy has no dropout to switch on.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", message=".*`?isinstance\\(treespec, LeafSpec\\)`?.*")
@@ -149,7 +154,7 @@ def fit(
             logger=Curves(folder),
             log_every_n_steps=LOG_EVERY,
             num_sanity_val_steps=0,
-            callbacks=[Checkpoints(folder, loader)],
+            callbacks=[Checkpoints(folder, loader), *([early_stopping] if early_stopping else [])],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),

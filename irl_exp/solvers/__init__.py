@@ -15,6 +15,7 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "hinge": margin.solve,
     "squared_hinge": margin.solve,
     "logistic": margin.solve,
+    "max_entropy_network": margin.solve,
     "max_entropy": choice.solve,
     "bayesian": bayesian.solve,
     "svm": convex.svm,

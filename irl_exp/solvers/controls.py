@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from irl_exp.config import ClassifierSolver
 from irl_exp.data.batches import LengthBatches, ResumableLoader
@@ -14,7 +15,7 @@ from irl_exp.models.reward_model import (
 )
 from irl_exp.modules.max_margin import by_scores
 from irl_exp.modules.reward_modeling import RewardModeling, collate
-from irl_exp.modules.training import fit
+from irl_exp.solvers import gradient
 from irl_exp.solvers.margin import train_on_orders
 from irl_exp.solvers.problem import Problem
 
@@ -52,27 +53,34 @@ def membership(problem: Problem) -> NetworkReward:
     """
     config = problem.config
     assert isinstance(config, ClassifierSolver)
-    reward = problem.new_reward()
-    train = problem.demonstrations.split("train")
-    ours, theirs = (
-        reward_model.encode(reward.tokenizer, reward.network, *texts)
-        for texts in (train.aligned_texts(), train.reference_texts())
-    )
-    rows = [*ours, *theirs]
-    labels = [0] * len(ours) + [1] * len(theirs)  # 1: what a reward is to be low on
+    reward = gradient.new_reward(problem)
+    train, validation = (_labelled(reward, problem, name) for name in ("train", "validation"))
     batches = LengthBatches(
-        [len(row) for row in rows], config.batch_size, problem.generator("order")
+        [len(row) for row, _ in train], config.batch_size, problem.generator("order")
     )
-    fit(
+    return gradient.train(
+        problem,
         RewardModeling(reward, config.learning_rate, config.weight_decay, config.warmup),
-        ResumableLoader(list(zip(rows, labels, strict=True)), batches, collate),
-        problem.trainer,
-        problem.folder,
-        epochs=config.epochs,
+        ResumableLoader(train, batches, collate),
+        # A generator of its own: else every epoch would draw from the global one.
+        DataLoader(
+            validation,  # type: ignore[arg-type]
+            batch_size=config.batch_size,
+            collate_fn=collate,
+            generator=torch.Generator(),
+        ),
         max_grad_norm=1.0,
     )
-    reward.network.to(problem.device)  # type: ignore[arg-type]
-    return reward
+
+
+def _labelled(reward: NetworkReward, problem: Problem, split: str) -> list[tuple[list[int], int]]:
+    """(token row, 1 for what a reward is to be low on) of each completion of a split."""
+    pairs = problem.demonstrations.split(split)
+    ours, theirs = (
+        reward_model.encode(reward.tokenizer, reward.network, *texts)
+        for texts in (pairs.aligned_texts(), pairs.reference_texts())
+    )
+    return [*((row, 0) for row in ours), *((row, 1) for row in theirs)]
 
 
 def oracle(problem: Problem) -> NetworkReward:

@@ -11,7 +11,7 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import reward_model
 from irl_exp.models.reward_model import NetworkReward
 from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
-from irl_exp.modules.training import fit
+from irl_exp.solvers import gradient
 from irl_exp.solvers.problem import Problem
 
 
@@ -38,28 +38,24 @@ def train_on_orders(
     """Train on pools of 2k completions with the preferences `order` [n, 2k, 2k] among them."""
     config = problem.config
     assert isinstance(config, MarginSolver)
-    reward = problem.new_reward()
+    reward = gradient.new_reward(problem)
     module = MaxMargin(
         reward, config.objective, config.learning_rate, config.weight_decay, config.warmup
     )
     pools = _pools(reward, train)
     lengths = [max(map(len, pool)) for pool in pools]
     batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))
-    fit(
+    return gradient.train(
+        problem,
         module,
         ResumableLoader(list(zip(pools, train_order, strict=True)), batches, collate),
-        problem.trainer,
-        problem.folder,
-        epochs=config.epochs,
-        max_grad_norm=config.max_grad_norm,
-        validation=DataLoader(
+        DataLoader(
             list(zip(_pools(reward, validation), validation_order, strict=True)),  # type: ignore[arg-type]
             batch_size=config.batch_size,
             collate_fn=collate,
         ),
+        config.max_grad_norm,
     )
-    reward.network.to(problem.device)  # type: ignore[arg-type]
-    return reward
 
 
 def _pools(reward: NetworkReward, pairs: Demonstrations) -> list[list[list[int]]]:

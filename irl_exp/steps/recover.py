@@ -12,7 +12,7 @@ from irl_exp.steps.bench import Bench
 from irl_exp.steps.calibration import save_calibrated
 from irl_exp.store import Artifact
 
-VERSION = 1
+VERSION = 2
 
 
 def recover(

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from irl_exp.config import OBJECTIVES as NAMES
+from irl_exp.config import OBJECTIVES, PAIRWISE_OBJECTIVES
 from irl_exp.modules.max_margin import (
-    OBJECTIVES,
+    PAIRWISE,
+    POOLED,
     MaxMargin,
     aligned_over_reference,
     asymmetric,
@@ -55,7 +57,8 @@ def test_objectives_and_their_gradients(
 
 
 def test_the_configuration_names_the_objectives_there_are() -> None:
-    assert list(NAMES) == list(OBJECTIVES)
+    assert list(OBJECTIVES) == [*PAIRWISE, *POOLED]
+    assert list(PAIRWISE_OBJECTIVES) == list(PAIRWISE)
 
 
 # --- pairs ------------------------------------------------------------------------------------
@@ -76,6 +79,8 @@ class Table:
 SCORES = [[2.0, 0.0, 1.0, -1.0], [0.5, 0.5, 0.5, 3.0]]
 # Their differences, aligned less reference, of all k^2 pairs.
 X = [1.0, 3.0, -1.0, 1.0, 0.0, -2.5, 0.0, -2.5]
+# The sums of any two scores of a prompt, the aligned policy's two first.
+SETS = [[sum(chosen) for chosen in combinations(scores, 2)] for scores in SCORES]
 ROWS: list[Sequence[int]] = [[i] for i in range(8)]
 
 
@@ -92,12 +97,27 @@ def module(objective: str) -> MaxMargin:
         ("hinge", (0 + 0 + 2 + 0 + 1 + 3.5 + 1 + 3.5) / 8),
         ("squared_hinge", (0 + 0 + 4 + 0 + 1 + 12.25 + 1 + 12.25) / 8),
         ("logistic", sum(math.log1p(math.exp(-x)) for x in X) / 8),
+        # Per completion: minus the log share of the aligned set among all sets of two.
+        ("max_entropy", sum(math.log(sum(map(math.exp, sets))) - sets[0] for sets in SETS) / 4),
     ],
 )
 def test_the_loss_is_the_mean_over_all_pairs_of_a_prompt(objective: str, loss: float) -> None:
     found = module(objective).training_step((ROWS, aligned_over_reference(2, 2)), 0)
     assert found is not None
     assert found.item() == pytest.approx(loss)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_maximum_entropy_for_one_completion_is_logistic() -> None:
+    """The loss and its gradient: Bradley and Terry's model is the case k = 1."""
+    found = {}
+    for objective in ("logistic", "max_entropy"):
+        margin = module(objective)
+        loss = margin.training_step((ROWS, aligned_over_reference(4, 1)), 0)
+        assert loss is not None
+        loss.backward()
+        found[objective] = (loss.detach(), margin.reward.scores.grad)  # type: ignore[attr-defined]
+    torch.testing.assert_close(found["max_entropy"], found["logistic"])
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -123,15 +143,30 @@ def test_pairs_that_no_order_asks_for_have_no_part() -> None:
 
 def test_the_accuracy_is_the_share_of_pairs_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of X are above zero; a tie is not in order."""
-    logged: dict[str, float] = {}
+    logged: dict[str, Tensor] = {}
     margin = module("hinge")
     monkeypatch.setattr(margin, "log_dict", lambda facts, **_: logged.update(facts))
-    monkeypatch.setattr(margin, "log", lambda name, value, **_: logged.update({name: value}))
     batch = (ROWS, aligned_over_reference(2, 2))
     margin.training_step(batch, 0)
     margin.validation_step(batch, 0)
     assert float(logged["pair_accuracy"]) == 3 / 8
     assert float(logged["validation_pair_accuracy"]) == 3 / 8
+    assert logged["validation_loss"].item() == logged["loss"].item() == 11 / 8
+
+
+def test_without_a_pair_there_is_nothing_to_validate(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, float] = {}
+    margin = module("hinge")
+    monkeypatch.setattr(margin, "log_dict", lambda facts, **_: logged.update(facts))
+    margin.validation_step((ROWS, torch.zeros(2, 4, 4)), 0)
+    assert logged == {"validation_loss": 0, "validation_pair_accuracy": 0}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_early_stopping_goes_by_the_loss_where_that_has_an_end(objective: str) -> None:
+    logged = {"validation_loss": torch.tensor(-7.0), "validation_pair_accuracy": torch.tensor(0.75)}
+    expected = 0.25 if objective == "asymmetric" else -7.0
+    assert module(objective).criterion(logged).item() == expected
 
 
 def test_aligned_over_reference_prefers_every_aligned_completion() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from torch.utils.data import DataLoader
 
 from irl_exp.config import PPOConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
-from irl_exp.models import language_model
+from irl_exp.models import language_model, reward_model, trainable
 from irl_exp.modules import training
+from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.language_modeling import LanguageModeling
+from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
 from irl_exp.modules.ppo import PPO
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, fit
 from tests.materials import save_language_model
@@ -89,6 +92,37 @@ def train_language_model(
     return weights(module)
 
 
+def train_reward(
+    source: Path,
+    texts: list[str],
+    trainer: TrainerConfig,
+    folder: Path,
+    kill: int | None,
+    parts: str,
+) -> Tensor:
+    """On some parts of the network, with an early stop that waits for long."""
+    torch.manual_seed(2)
+    reward = reward_model.from_body(source, torch.Generator().manual_seed(3), 64)
+    trainable.restrict(reward.network, parts, 1, 2, torch.Generator().manual_seed(4))
+    rows = reward_model.encode(reward.tokenizer, reward.network, [""] * 80, texts[:80])
+    pools = [(rows[i : i + 2], aligned_over_reference(1, 1)[0]) for i in range(0, 80, 2)]
+    batches = LengthBatches([len(pool[0]) for pool, _ in pools], 4, torch.Generator())
+    module = MaxMargin(reward, "hinge", learning_rate=1e-2, weight_decay=0.1, warmup=0.2)
+    kill_at(module, kill)
+    fit(
+        module,
+        ResumableLoader(pools, batches, collate),
+        trainer,
+        folder,
+        epochs=EPOCHS,
+        max_grad_norm=1.0,
+        validation=DataLoader(pools[:8], batch_size=4, collate_fn=collate),  # type: ignore[arg-type]
+        early_stopping=EarlyStopping(EPOCHS, module.criterion),
+    )
+    trainable.merge(reward.network)
+    return weights(module)
+
+
 CONFIG = PPOConfig(
     name="ppo",
     kl_coef=0.1,
@@ -144,6 +178,10 @@ Train = Callable[[Path, list[str], TrainerConfig, Path, int | None], Tensor]
         # In each epoch: early, in the middle, at its last step; and twice.
         (train_language_model, [[1], [4], [9], [10], [11], [19], [21], [29], [3, 5], [12, 9]]),
         (train_policy, [[1], [3], [5], [2, 2]]),
+        *(
+            (partial(train_reward, parts=parts), [[4], [12, 9]])
+            for parts in ("all", "last_layers", "lora", "head")
+        ),
     ],
 )
 def test_resumed_is_uninterrupted(

@@ -92,27 +92,29 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+RECIPE: dict[str, Any] = {
+    "epochs": 3,
+    "learning_rate": 3e-3,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "trainable": "all",
+    "last_layers": 1,
+    "lora_rank": 4,
+    "patience": None,
+}
+
+
 def margin(name: str, objective: str) -> MarginSolver:
-    return MarginSolver(
-        name=name,
-        objective=objective,
-        epochs=3,
-        batch_size=16,
-        learning_rate=3e-3,
-        warmup=0.1,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-    )
+    return MarginSolver(name=name, objective=objective, batch_size=16, max_grad_norm=1.0, **RECIPE)
 
 
 CONFIGS: dict[str, SolverConfig] = {
     name: margin(name, "logistic" if name == "oracle" else name)
     for name in ("asymmetric", "hinge", "squared_hinge", "logistic", "oracle")
 }
+CONFIGS["max_entropy_network"] = margin("max_entropy_network", "max_entropy")
 CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio", "perplexity")}
-CONFIGS["membership"] = ClassifierSolver(
-    name="membership", epochs=3, batch_size=64, learning_rate=3e-3, warmup=0.1, weight_decay=0.01
-)
+CONFIGS["membership"] = ClassifierSolver(name="membership", batch_size=64, **RECIPE)
 PENALTIES = [1.0, 10.0, 100.0]
 CONFIGS |= {
     "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
@@ -184,7 +186,9 @@ def test_the_problem_is_what_it_says(demonstrations: Demonstrations) -> None:
     assert aligned > reference + 0.8
 
 
-@pytest.mark.parametrize("name", ["hinge", "logistic", "squared_hinge", "membership"])
+@pytest.mark.parametrize(
+    "name", ["hinge", "logistic", "squared_hinge", "max_entropy_network", "membership"]
+)
 def test_gradient_solvers_recover_the_reward(
     name: str, solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:

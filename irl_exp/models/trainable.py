@@ -1,0 +1,93 @@
+"""Which parts of a network train: all, the last layers, low-rank updates, or the head alone.
+
+The body is the network's `base_model`, the head what is not of it. A weight that both share (tied
+embeddings) is the body's. The head always trains.
+"""
+
+from collections.abc import Iterator
+from itertools import dropwhile
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from irl_exp.config import InputError
+
+
+def restrict(
+    network: PreTrainedModel,
+    trainable: str,
+    last_layers: int,
+    lora_rank: int,
+    generator: torch.Generator,
+) -> None:
+    """Leave `requires_grad` to what is to train; `trainable` is one of config.TRAINABLE.
+
+    Of the other two numbers each is read where it has a meaning, and the generator where LoRA
+    draws. Raises InputError if the body has fewer layers than are to train.
+    """
+    if trainable == "all":
+        return
+    network.base_model.requires_grad_(False)
+    if trainable == "last_layers":
+        for module in _last(network.base_model, last_layers):
+            module.requires_grad_(True)
+    elif trainable == "lora":
+        _add_lora(network.base_model, lora_rank, generator)
+
+
+def merge(network: PreTrainedModel) -> None:
+    """Fold low-rank updates into the weights that they update: a plain network again.
+
+    For every choice of `trainable`; without such updates there is nothing to do.
+    """
+    body = network.base_model
+    if not hasattr(body, "peft_config"):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    layers = [(name, layer) for name, layer in body.named_modules() if isinstance(layer, LoraLayer)]
+    for name, layer in layers:
+        layer.merge()  # type: ignore[operator]
+        body.set_submodule(name, layer.get_base_layer())
+    del body.peft_config
+
+
+def _last(body: nn.Module, count: int) -> Iterator[nn.Module]:
+    """The last blocks, and what of the body comes after them: the final norm, BERT's pooler.
+
+    The blocks are the longest list of modules in the body, and architectures declare their parts
+    in the order in which they compute.
+    """
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    blocks = max(lists, key=len, default=nn.ModuleList())
+    if count > len(blocks):
+        raise InputError(
+            f"last_layers={count}: the body has {len(blocks)} layers; expected at most that"
+        )
+    yield from blocks[len(blocks) - count :]
+    inside = set(blocks.modules())
+    after = dropwhile(lambda module: module is not blocks, body.modules())
+    yield from (module for module in after if module not in inside)
+
+
+def _add_lora(body: nn.Module, rank: int, generator: torch.Generator) -> None:
+    """W becomes W + BA in every linear layer, B zero at first (Hu et al. 2021, arXiv 2106.09685).
+
+    In place, without dropout; all but A and B is frozen.
+    """
+    # Takes seconds to import, and is needed for nothing else.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,  # the update is BA itself
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in body.modules()),  # GPT-2's
+    )
+    # The library draws A from the global generator: seed it inside a fork, leave none changed.
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        inject_adapter_in_model(config, body)

@@ -1,0 +1,54 @@
+"""What every gradient solver does: some parts of a network train, until validation says enough."""
+
+from torch.utils.data import DataLoader
+
+from irl_exp.config import GradientSolver
+from irl_exp.models import trainable
+from irl_exp.models.reward_model import NetworkReward
+from irl_exp.modules.early_stopping import EarlyStopping
+from irl_exp.modules.max_margin import MaxMargin
+from irl_exp.modules.reward_modeling import RewardModeling
+from irl_exp.modules.training import fit
+from irl_exp.solvers.problem import Problem
+
+
+def new_reward(problem: Problem) -> NetworkReward:
+    """The reference's body with a fresh head, ready to train in the parts that are to."""
+    config = problem.config
+    assert isinstance(config, GradientSolver)
+    reward = problem.new_reward()
+    trainable.restrict(
+        reward.network,
+        config.trainable,
+        config.last_layers,
+        config.lora_rank,
+        problem.generator("lora"),
+    )
+    return reward
+
+
+def train(
+    problem: Problem,
+    module: MaxMargin | RewardModeling,
+    loader: DataLoader,
+    validation: DataLoader,
+    max_grad_norm: float,
+) -> NetworkReward:
+    """The module's reward, trained, as a plain network on the problem's device."""
+    config = problem.config
+    assert isinstance(config, GradientSolver)
+    fit(
+        module,
+        loader,
+        problem.trainer,
+        problem.folder,
+        epochs=config.epochs,
+        max_grad_norm=max_grad_norm,
+        validation=validation,
+        early_stopping=(
+            None if config.patience is None else EarlyStopping(config.patience, module.criterion)
+        ),
+    )
+    trainable.merge(module.reward.network)
+    module.reward.network.to(problem.device)  # type: ignore[arg-type]
+    return module.reward
