@@ -65,10 +65,12 @@ def read(name: str, text: str) -> Leaf:
     pairs = yaml.compose(text).value
     items = next((node.value for key, node in pairs if key.value == "defaults"), [])
     bases = [item.value for item in items if item.id == "scalar" and item.value != "_self_"]
-    # `/solver@controls.oracle: oracle` and its like are one key, `controls`.
+    # `/solver@controls.oracle: oracle` and its like are one key, `controls`; `/solver@base: hinge`
+    # is the key `base`.
     placed: dict[str, list[Entry]] = {}
     for entry in entries([item.value[0] for item in items if item.id == "mapping"], text):
-        placed.setdefault(entry.key.partition("@")[2].rpartition(".")[0], []).append(entry)
+        place = entry.key.partition("@")[2]
+        placed.setdefault(place.rpartition(".")[0] or place, []).append(entry)
     choices = placed.pop("", [])
     values = [*entries([pair for pair in pairs if pair[0].value != "defaults"], text)]
     for key, found in placed.items():
@@ -124,9 +126,11 @@ def in_words(kind: Any) -> str:
     inner = get_args(kind)
     if get_origin(kind) is list:
         return f"list of {in_words(inner[0])}s"
+    groups = {schema: group for group, schema in get_type_hints(Config).items() if group in SCHEMAS}
     if get_origin(kind) is dict:  # of the options of another group, by name
-        group = next(g for g, schema in get_type_hints(Config).items() if schema is inner[1])
-        return f"options of `{group}`, each with its keys"
+        return f"options of `{groups[inner[1]]}`, each with its keys"
+    if kind in groups:
+        return f"option of `{groups[kind]}`, with its keys"
     if kind is Any:
         return "value"
     return WORDS.get(kind) or " or ".join(map(in_words, inner)) or "the keys below"

@@ -266,6 +266,25 @@ class PlanningSolver(SvmSolver):
     rounds: int
 
 
+@dataclass
+class EnsembleSolver(SolverConfig):
+    """Several recoveries by one solver, each with a seed of its own."""
+
+    members: int
+    base: SolverConfig
+
+
+@dataclass
+class FailureAwareSolver(SolverConfig):
+    """A reward by one solver, and a correction that is learnt where this reward fails."""
+
+    base: SolverConfig
+    objective: str
+    margin: float
+    rounds: int
+    penalties: list[float]
+
+
 # --- evaluation -------------------------------------------------------------------------------
 
 
@@ -369,6 +388,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "svm": SvmSolver,
         "projection": ProjectionSolver,
         "planning": PlanningSolver,
+        "ensemble": EnsembleSolver,
+        "failure_aware": FailureAwareSolver,
         "control": SolverConfig,
     },
     "evaluation": {"evaluation": EvaluationConfig},
@@ -399,6 +420,8 @@ TRAINABLE = ("all", "last_layers", "lora", "head")
 # Of pairs, and of a prompt's completions as a whole.
 PAIRWISE_OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
+# Of a correction, which is found to rounding: smooth ones.
+CORRECTIONS = ("squared_hinge", "logistic")
 
 
 def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
@@ -432,6 +455,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
             *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
+            "margin",
         ),
         ("a positive number", lambda value: value > 0),
     ),
@@ -444,6 +468,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("a share between 0 and 1", lambda value: 0 <= value <= 1),
     ),
     "folds": ("3 or more", lambda value: value >= 3),
+    "members": ("2 or more", lambda value: value >= 2),
     "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
     # What the libraries' generators take.
     **dict.fromkeys(
@@ -459,8 +484,7 @@ def _ranges(config: Config) -> None:
     )
     nodes: dict[str, Any] = {"": config}
     nodes |= {f"{name}.": node for name, node in vars(config).items() if is_dataclass(node)}
-    controls = config.evaluation.controls
-    nodes |= {f"evaluation.controls.{name}.": node for name, node in controls.items()}
+    nodes |= {f"{where}.": node for where, node in _solvers(config).items()}
     for where, node in nodes.items():
         for name, value in vars(node).items():
             if (where, name) == ("model.", "epochs"):
@@ -560,9 +584,7 @@ def _demonstrations(config: Config) -> None:
 def _solver(config: Config) -> None:
     reason = not_applicable(config.solver, config.rlhf)
     _require(reason is None, reason or "")
-    solvers = {"solver": config.solver}
-    solvers |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
-    for where, solver in solvers.items():
+    for where, solver in _solvers(config).items():
         if isinstance(solver, GradientSolver):
             _trainable(config.model, where, solver)
         if isinstance(solver, MarginSolver):
@@ -572,11 +594,49 @@ def _solver(config: Config) -> None:
                 solver.objective in known,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(known)}",
             )
-        if isinstance(solver, SvmSolver):
+        if isinstance(solver, SvmSolver | FailureAwareSolver):
             _require(
                 bool(solver.penalties) and all(c > 0 for c in solver.penalties),
                 f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
+        if isinstance(solver, EnsembleSolver):
+            _require(
+                _follows_its_seed(solver.base),
+                f"{where}.base={solver.base.name}: expected a solver whose result depends on the "
+                "seed, such as hinge; all members would be the same",
+            )
+        if isinstance(solver, FailureAwareSolver):
+            base = solver.base
+            _require(
+                isinstance(base, MarginSolver | MaxEntropySolver),
+                f"{where}.base={base.name}: expected hinge, squared_hinge, logistic or max_entropy",
+            )
+            _require(
+                not (isinstance(base, MarginSolver) and base.objective == "asymmetric"),
+                f"{where}.base={base.name}: its scale is that of the stopping time, and a margin "
+                "means nothing to it; expected hinge, squared_hinge, logistic or max_entropy",
+            )
+            _require(
+                solver.objective in CORRECTIONS,
+                f"{where}.objective={solver.objective}: expected one of {', '.join(CORRECTIONS)}",
+            )
+
+
+def _solvers(config: Config) -> dict[str, SolverConfig]:
+    """Every solver of the run by where it stands, those that others build on included."""
+    found = {"solver": config.solver}
+    found |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
+    for where, solver in list(found.items()):
+        while isinstance(solver, EnsembleSolver | FailureAwareSolver):
+            where, solver = f"{where}.base", solver.base
+            found[where] = solver
+    return found
+
+
+def _follows_its_seed(solver: SolverConfig) -> bool:
+    if isinstance(solver, FailureAwareSolver):
+        return _follows_its_seed(solver.base)
+    return isinstance(solver, GradientSolver)
 
 
 def _trainable(model: ModelConfig, where: str, solver: GradientSolver) -> None:

@@ -67,6 +67,9 @@ TABLE = {
     "dataset.shares.train=0.9": "dataset.shares={'train': 0.9, 'validation': 0.05, ",
     "rlhf.batch_size=100": "rlhf.batch_size=100: expected a multiple of rlhf.minibatch_size=32",
     "rlhf=tilted rlhf.candidates=2": "rlhf.candidates=2: expected at least 64 ",
+    "solver=ensemble solver@solver.base=max_entropy": "solver.base=max_entropy: expected a solver ",
+    "solver@solver.base=hinge": "Could not override 'solver@solver.base'. ",
+    "solver=ensemble solver@solver.base=hing": "solver=hing: expected one of asymmetric, bayesian,",
     "rlhf=tilted solver=log_ratio": "solver=log_ratio needs an expert's log-probabilities; ",
     "dataset=file dataset.path=good.csv ground_truth=closed_form": (
         "ground_truth=closed_form knows the embedded grammar alone; got dataset=file"

@@ -15,6 +15,8 @@ from irl_exp.config import (
     CheckpointModel,
     ClosedFormGroundTruth,
     Config,
+    EnsembleSolver,
+    FailureAwareSolver,
     FileDataset,
     HubDataset,
     InputError,
@@ -147,6 +149,19 @@ def test_types_follow_the_choices() -> None:
     assert (prompts.split, prompts.toxic_from) == ("train", 0.5)
 
 
+def test_a_solver_builds_on_another() -> None:
+    """The override that the comment in the leaf names, with the keys of what it chooses."""
+    ensemble = typed("solver=ensemble").solver
+    assert isinstance(ensemble, EnsembleSolver)
+    assert (ensemble.members, ensemble.base.name) == (5, "hinge")
+    other = typed("solver=ensemble", "solver@solver.base=asymmetric", "solver.base.epochs=3").solver
+    assert isinstance(other, EnsembleSolver) and isinstance(other.base, MarginSolver)
+    assert (other.base.objective, other.base.epochs) == ("asymmetric", 3)
+    nested = typed("solver=ensemble", "solver@solver.base=failure_aware").solver
+    assert isinstance(nested, EnsembleSolver) and isinstance(nested.base, FailureAwareSolver)
+    assert nested.base.base.name == "hinge"
+
+
 def test_seeds_follow_the_root() -> None:
     seeds = typed("seed=3").seeds
     assert (seeds.data, seeds.policy, seeds.recovery) == (3, 3, 3)
@@ -269,6 +284,37 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "solver=max_margin_planning solver.penalties=[1,0]",
             "solver.penalties=[1.0, 0.0]: expected a list of positive numbers",
         ),
+        ("solver=ensemble solver.members=1", "solver.members=1: expected 2 or more"),
+        (
+            "solver=ensemble solver@solver.base=svm",
+            "solver.base=svm: expected a solver whose result depends on the seed, such as hinge",
+        ),
+        (
+            "solver=ensemble solver@solver.base=failure_aware_max_entropy",
+            "solver.base=failure_aware_max_entropy: expected a solver whose result depends on ",
+        ),
+        ("solver=ensemble solver.base.epochs=0", "solver.base.epochs=0: expected a positive"),
+        (
+            "+solver@evaluation.controls.five=ensemble evaluation.controls.five.base.objective=mse",
+            "evaluation.controls.five.base.objective=mse: expected one of asymmetric, hinge,",
+        ),
+        (
+            "solver=failure_aware solver@solver.base=length",
+            "solver.base=length: expected hinge, squared_hinge, logistic or max_entropy",
+        ),
+        (
+            "solver=failure_aware solver@solver.base=asymmetric",
+            "solver.base=asymmetric: its scale is that of the stopping time, and a margin means ",
+        ),
+        (
+            "solver=failure_aware solver.objective=hinge",
+            "solver.objective=hinge: expected one of squared_hinge, logistic",
+        ),
+        ("solver=failure_aware solver.margin=0", "solver.margin=0.0: expected a positive number"),
+        (
+            "solver=failure_aware solver.penalties=[]",
+            "solver.penalties=[]: expected a list of positive numbers",
+        ),
         ("solver=svm solver.folds=2", "solver.folds=2: expected 3 or more"),
         ("solver=projection solver.tolerance=0", "solver.tolerance=0.0: expected a positive"),
         ("solver=max_margin_planning solver.rounds=0", "solver.rounds=0: expected a positive"),
@@ -321,6 +367,9 @@ def test_rules(overrides: str, message: str) -> None:
         "solver=log_ratio",
         "solver=bayesian solver.prior_scale=null solver.rounds=1",
         "solver=svm solver.penalties=[0.01] solver.folds=3",
+        "solver=ensemble solver.members=2 solver@solver.base=membership",
+        "solver=ensemble solver@solver.base=failure_aware solver.base.base.epochs=2",
+        "solver=failure_aware solver@solver.base=max_entropy solver.objective=logistic",
         "until=realign",
         "dataset=file dataset.path=a.csv dataset.label_column=[a,b] dataset.toxic_from=-1",
         "dataset=jigsaw dataset.size=null dataset.path=/a/folder dataset.revision=v1",

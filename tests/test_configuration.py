@@ -50,10 +50,10 @@ def test_the_default_run_is_what_the_command_prints(tmp_path: Path) -> None:
 
 
 def keys(schema: type, prefix: str) -> Iterator[str]:
-    """What can be typed, by the types alone."""
+    """What can be typed, by the types alone; an option of a group has rows of its own."""
     for name, kind in get_type_hints(schema).items():
         yield f"{prefix}{name}"
-        if is_dataclass(kind):
+        if is_dataclass(kind) and kind not in get_type_hints(Config).values():
             yield from keys(kind, f"{prefix}{name}.")
 
 
@@ -117,6 +117,8 @@ defaults:
   # Two of them.
   - /solver@others.a: hinge
   - /solver@others.b: length
+  # The one below.
+  - /solver@base: logistic
 
 name: example
 # Columns of the text and of the label.
@@ -152,6 +154,7 @@ def test_a_file_is_read() -> None:
         Entry("empty", "{}", ""),
         Entry("late", "null", ""),
         Entry("others", "hinge, length", "Two of them."),
+        Entry("base", "logistic", "The one below."),
     ]
     assert unexplained(file) == ["other", "empty", "late"]
 
@@ -185,6 +188,7 @@ def test_types_in_words() -> None:
     assert in_words(int | None) == "whole number or null"
     assert in_words(list[str]) == "list of texts"
     assert in_words(dict[str, SolverConfig]) == "options of `solver`, each with its keys"
+    assert in_words(SolverConfig) == "option of `solver`, with its keys"
     assert in_words(Shares) == "the keys below"
     assert type_of(FileDataset, "shares.train") == "number"
     assert type_of(FileDataset, "toxic_values") == "list of values"

@@ -27,6 +27,8 @@ PLACEHOLDERS = {
 # What a tilted policy alone has, and comments with scores.
 TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
 SCORED = ["comments/dropped_unscored"]
+# What an ensemble alone has, with intervals.
+ENSEMBLE = [f"recovery/{n}" for n in ("agreed_fraction", "agreed_accuracy", "disagreement")]
 SMALL = (
     *("+debug=smoke", "trainer.threads=1", "dataset.size=600", "dataset.max_new_tokens=8"),
     *("model.hidden_size=16", "model.intermediate_size=32", "model.layers=1", "model.epochs=1"),
@@ -125,12 +127,13 @@ def summary() -> dict[str, Any]:
 
 
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
-    special = dict.fromkeys([*TILTED, *SCORED], 4.2)
+    intervals = [f"{name}{end}" for name in ENSEMBLE for end in ("", *ENDS)]
+    special = dict.fromkeys([*TILTED, *SCORED, *intervals], 4.2)
     assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED, *SCORED]
+    names = [*summary, *TILTED, *SCORED, *ENSEMBLE]
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 
@@ -166,10 +169,14 @@ def test_steps_of_the_curves_exist() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rlhf", ["ppo_smoke", "tilted"])
-def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str) -> None:
+@pytest.mark.parametrize(
+    ("rlhf", "solver"),
+    [("ppo_smoke", "hinge"), ("tilted", "ensemble"), ("tilted", "failure_aware")],
+)
+def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str, solver: str) -> None:
     places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}")
-    command = [sys.executable, "-m", "irl_exp", *SMALL, f"rlhf={rlhf}", *places]
+    chosen = (f"rlhf={rlhf}", f"solver={solver}")
+    command = [sys.executable, "-m", "irl_exp", *SMALL, *chosen, *places]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -177,3 +184,4 @@ def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str) -> Non
     assert undefined(summary) == []
     assert undefined_curves([json.loads(line) for line in lines]) == set()
     assert any(name.endswith("kl_cap") for name in summary) == (rlhf == "tilted")
+    assert (set(ENSEMBLE) <= summary.keys()) == (solver == "ensemble")

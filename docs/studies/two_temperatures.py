@@ -1,4 +1,6 @@
-"""One reward from two experts at different temperatures: python docs/studies/two_temperatures.py RUN...
+"""One reward from two experts at different temperatures, as a Markdown table.
+
+    python docs/studies/two_temperatures.py RUN...
 
 RUN are run directories in pairs: of each seed two that differ in rlhf.kl_coef alone, at least as
 far as until=demonstrate. Prints a Markdown table of means over seeds with 95 % t-intervals.
@@ -113,7 +115,8 @@ def main() -> None:
     print("|---" * (1 + len(names)) + "|")
     for arm, rows in found.items():
         cells = [mean_interval([row[name] for row in rows]) for name in names]
-        print(f"| {arm} | " + " | ".join(f"{m:.3f} ± {(h - l) / 2:.3f}" for m, l, h in cells) + " |")
+        texts = [f"{mean:.3f} ± {(high - mean):.3f}" for mean, _, high in cells]
+        print(f"| {arm} | " + " | ".join(texts) + " |")
 
 
 if __name__ == "__main__":

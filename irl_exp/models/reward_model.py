@@ -6,6 +6,7 @@ where a reward drives a policy.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from irl_exp.data import synthetic
 from irl_exp.models import language_model
 
 REWARD_FILE = "reward.json"
+# Where an ensemble keeps its members, as folders 0, 1, ...
+MEMBERS_FOLDER = "members"
 # Texts of a training batch that pass the network at once, in the order of their lengths.
 TRAINING_ROWS = 64
 
@@ -144,6 +147,8 @@ def context(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> int
 
 def truncated(reward: Reward, texts: Sequence[str]) -> int:
     """How many of the texts are longer than the reward can read: it sees their end alone."""
+    if isinstance(reward, EnsembleReward):
+        reward = reward.rewards[0].raw  # all are read by networks of one kind
     if not isinstance(reward, NetworkReward):
         return 0
     limit = context(reward.tokenizer, reward.network)
@@ -257,13 +262,11 @@ class Normalizer:
     std: float
 
     @classmethod
-    def fit(cls, scores: Tensor) -> "Normalizer":
-        """From raw scores [n]; raises InputError if they are constant."""
+    def fit(cls, scores: Tensor, texts: str = "the reference's completions") -> "Normalizer":
+        """From raw scores [n] of `texts`; raises InputError if they are constant."""
         std = float(scores.std(correction=0))
         if not std > 0:
-            raise InputError(
-                "the reward is constant on the reference's completions: nothing to optimize"
-            )
+            raise InputError(f"the reward is constant on {texts}: nothing to optimize")
         return cls(float(scores.mean()), std)
 
     def __call__(self, scores: Tensor) -> Tensor:
@@ -279,6 +282,30 @@ class NormalizedReward:
 
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         return self.normalizer(self.raw.score(prompts, completions))
+
+
+@dataclass(frozen=True)
+class EnsembleReward:
+    """The mean of several rewards, each brought to a scale that is common to them all."""
+
+    kind: ClassVar[str] = "ensemble"
+    rewards: Sequence[NormalizedReward]
+
+    def save(self, folder: Path) -> dict[str, float]:
+        """Each member as a reward folder of its own, whose normalizer is its part of the scale."""
+        for i, member in enumerate(self.rewards):
+            place = folder / MEMBERS_FOLDER / str(i)
+            place.mkdir(parents=True, exist_ok=True)
+            extra = member.raw.save(place)
+            Facts(member.raw.kind, member.normalizer, {"member": i}, extra=extra).save(place)
+        return {"members": len(self.rewards)}
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return self.members(prompts, completions).mean(0)
+
+    def members(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """What each of the m members gives to each text, on the common scale: float32 [m, n]."""
+        return torch.stack([member.score(prompts, completions) for member in self.rewards])
 
 
 def as_reward_func(reward: Scorer) -> Any:
@@ -383,7 +410,10 @@ class Facts:
             "origin": self.origin,
             "extra": self.extra,
         }
-        (folder / REWARD_FILE).write_text(json.dumps(text, indent=2) + "\n")
+        # Whole or not there: it comes last, and says that the folder is a reward.
+        part = folder / f"{REWARD_FILE}.part"
+        part.write_text(json.dumps(text, indent=2) + "\n")
+        os.replace(part, folder / REWARD_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "Facts":
@@ -427,6 +457,9 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
         model = language_model.load(folder / "reference")
         model.network.to(device)  # type: ignore[arg-type]
         return LikelihoodReward(model, int(facts.extra["max_new_tokens"]), batch_size)
+    if facts.kind == EnsembleReward.kind:
+        places = (folder / MEMBERS_FOLDER / str(i) for i in range(int(facts.extra["members"])))
+        return EnsembleReward([load_normalized(place, batch_size, device) for place in places])
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
 
 

@@ -7,7 +7,17 @@ offers to these functions.
 from collections.abc import Callable
 
 from irl_exp.models.reward_model import Reward
-from irl_exp.solvers import bayesian, choice, controls, convex, log_ratio, margin, planning
+from irl_exp.solvers import (
+    bayesian,
+    choice,
+    controls,
+    convex,
+    ensemble,
+    failure_aware,
+    log_ratio,
+    margin,
+    planning,
+)
 from irl_exp.solvers.problem import Problem
 
 SOLVERS: dict[str, Callable[[Problem], Reward]] = {
@@ -21,6 +31,10 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "svm": convex.svm,
     "projection": convex.projection,
     "max_margin_planning": planning.solve,
+    # These build on any of the others, which `solver.base` names.
+    "ensemble": lambda problem: ensemble.solve(problem, SOLVERS),
+    "failure_aware": lambda problem: failure_aware.solve(problem, SOLVERS),
+    "failure_aware_max_entropy": lambda problem: failure_aware.solve(problem, SOLVERS),
     "log_ratio": log_ratio.solve,
     "length": controls.length,
     "perplexity": controls.perplexity,

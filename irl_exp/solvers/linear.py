@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irl_exp.models.reward_model import NetworkReward, output_layer
 from irl_exp.solvers.problem import Problem
@@ -30,7 +30,12 @@ class Features:
 
     @classmethod
     def of(cls, problem: Problem) -> "Features":
-        reward = problem.new_reward()
+        """Of the reference's own body, which nothing has trained on demonstrations."""
+        return cls.under(problem.new_reward(), problem)
+
+    @classmethod
+    def under(cls, reward: NetworkReward, problem: Problem) -> "Features":
+        """Of the body of a reward, below its output layer."""
         reward.network.eval().to(problem.device)
         width = 2 * problem.demonstrations.k
 
@@ -43,15 +48,23 @@ class Features:
         scale = torch.where(scale > 0, scale, 1.0)  # a constant feature says nothing, and stays 0
         return cls((train - mean) / scale, (validation - mean) / scale, scale, reward)
 
+    @property
+    def weights(self) -> Tensor:
+        """The w [d] that the reward has now: the inverse of `export`."""
+        return self._head.weight[0].detach().cpu().double() * self.scale
+
+    @property
+    def _head(self) -> nn.Linear:
+        network = self.reward.network
+        return output_layer(network, Path(network.name_or_path or ""))
+
     def export(self, w: Tensor) -> NetworkReward:
         """The reward with weights w [d] on standardized features, as a network like any other.
 
         The scale folds into the output layer; the mean would only add a constant to every score.
         """
-        network = self.reward.network
-        head = output_layer(network, Path(network.name_or_path or ""))
         with torch.no_grad():
-            head.weight.copy_((w / self.scale).unsqueeze(0))
+            self._head.weight.copy_((w / self.scale).unsqueeze(0))
         return self.reward
 
 

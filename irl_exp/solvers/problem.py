@@ -11,6 +11,10 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import reward_model
 from irl_exp.models.reward_model import NetworkReward
 
+# Where a solver that fits several times keeps what is finished: it outlives a kill, as checkpoints
+# do, and is removed once the reward is safe.
+WORKING_FOLDER = "working"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,4 +42,8 @@ class Problem:
         return reward_model.from_body(self.reference, self.generator("head"), batch)
 
     def generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator().manual_seed(zlib.crc32(f"{purpose}/{self.seed}".encode()))
+        return torch.Generator().manual_seed(self.derive(purpose))
+
+    def derive(self, purpose: str) -> int:
+        """A seed of its own for each purpose."""
+        return zlib.crc32(f"{purpose}/{self.seed}".encode())

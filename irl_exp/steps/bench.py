@@ -18,6 +18,7 @@ import torch
 
 from irl_exp.config import Config
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, RESUMED_FILES
+from irl_exp.solvers.problem import WORKING_FOLDER
 from irl_exp.store import Artifact, Store
 from irl_exp.tracking import Tracker, Value
 
@@ -67,6 +68,7 @@ class Bench:
             torch.manual_seed(derive(seed, step))
             compute(folder)
             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder / WORKING_FOLDER, ignore_errors=True)
 
         start = time.perf_counter()
         artifact = self.store.fetch(step, identity, attempt, rerun=self.config.rerun)
@@ -112,10 +114,11 @@ class Bench:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left, except a checkpoint to go on from and its curves."""
+    """Remove what an earlier attempt left, except what the next one goes on from: a checkpoint with
+    its curves, and the parts of a fit that is made of several."""
     kept = RESUMED_FILES if (folder / CHECKPOINT_FILE).is_file() else ()
     for leaving in folder.iterdir():
-        if leaving.name not in kept:
+        if leaving.name not in (*kept, WORKING_FOLDER):
             shutil.rmtree(leaving) if leaving.is_dir() else leaving.unlink()
 
 

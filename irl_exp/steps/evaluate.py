@@ -14,7 +14,9 @@ from irl_exp.config import InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
-from irl_exp.models.reward_model import Facts, Reward, load_reward
+from irl_exp.metrics.disagreement import agreed_signs, disagreement
+from irl_exp.metrics.identifiability import identification
+from irl_exp.models.reward_model import EnsembleReward, Facts, Reward, load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.steps.observe import SAMPLES_FILE, write_samples
@@ -45,7 +47,7 @@ def evaluate(
 
     def compute(folder: Path) -> None:
         study = _Evaluation(bench, Comments.load(comments.path), Demonstrations.load(pairs.path))
-        numbers = study.recovery(truth, recovered)
+        numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
             numbers |= study.control(name, truth, control)
         numbers |= study.floor(truth, twin)
@@ -102,12 +104,15 @@ class _Evaluation:
     def score(self, artifact: Artifact, where: str) -> NDArray[np.float32]:
         key = (artifact.fingerprint, where)
         if key not in self.scores:
-            if artifact.fingerprint not in self.rewards:
-                self.rewards[artifact.fingerprint] = load_reward(
-                    artifact.path, self.bench.config.trainer.score_batch_size, self.bench.device
-                )
-            self.scores[key] = self.rewards[artifact.fingerprint].score(*self.texts[where]).numpy()
+            self.scores[key] = self.reward(artifact).score(*self.texts[where]).numpy()
         return self.scores[key]
+
+    def reward(self, artifact: Artifact) -> Reward:
+        if artifact.fingerprint not in self.rewards:
+            self.rewards[artifact.fingerprint] = load_reward(
+                artifact.path, self.bench.config.trainer.score_batch_size, self.bench.device
+            )
+        return self.rewards[artifact.fingerprint]
 
     def recovery(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
         """Identified numbers (order and distance within a prompt), then the pooled ones."""
@@ -140,6 +145,37 @@ class _Evaluation:
         validation = self.score(recovered, "validation")
         numbers["validation/recovery_auc"] = agreement.auc(validation, self.validation.labels)
         return dict(numbers)
+
+    def consensus(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
+        """Of an ensemble: what its members agree on, and whether that is right."""
+        reward = self.reward(recovered)
+        if not isinstance(reward, EnsembleReward):
+            return {}
+        members = reward.members(*self.texts["pool"]).numpy()
+        members = members.reshape(len(members), -1, self.width).swapaxes(0, 1)
+        aligned, reference = np.split(self.score(truth, "pool").reshape(-1, self.width), 2, axis=1)
+        signs = agreed_signs(members)
+        true = (aligned[:, :, None] - reference[:, None, :]).reshape(signs.shape)
+
+        def of_agreed(name: str, s: NDArray[np.int8], t: NDArray[np.float32]) -> float:
+            return identification(s.ravel(), t.ravel())[name]
+
+        numbers = bootstrap(
+            self.config,
+            {
+                "agreed_fraction": lambda s, t, m: of_agreed("identified_fraction", s, t),
+                "agreed_accuracy": lambda s, t, m: of_agreed("identified_accuracy", s, t),
+                "disagreement": lambda s, t, m: disagreement(m),
+            },
+            None,
+            signs,
+            true,
+            members,
+        )
+        return {
+            f"recovery/{name}": NOT_APPLICABLE if np.isnan(value) else value
+            for name, value in numbers.items()
+        }
 
     def labels(self, truth: Artifact) -> NDArray[np.int64]:
         """What R̂ is asked to tell apart: human labels, or as in the paper R*'s own at zero."""

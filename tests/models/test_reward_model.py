@@ -26,6 +26,7 @@ from irl_exp.models import reward_model
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import (
     ClosedFormReward,
+    EnsembleReward,
     Facts,
     LengthReward,
     LikelihoodReward,
@@ -485,3 +486,26 @@ def test_a_classifier_with_two_outputs_is_no_reward(classifier: Callable[..., Pa
     Facts("network", Normalizer(0.0, 1.0), {}).save(folder)
     with pytest.raises(InputError, match="expected one output, found 2"):
         load_reward(folder)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(
+    tmp_path: Path, reward: NetworkReward, pairs: tuple[list[str], list[str]]
+) -> None:
+    """Rewards of any kind, each in a folder of its own; saved and loaded, the same scores."""
+    words = NormalizedReward(LengthReward(-1.0), Normalizer(-2.0, 0.5))
+    members = [words, NormalizedReward(reward, Normalizer(0.25, 3.0))]
+    ensemble = EnsembleReward(members)
+    by_hand = torch.stack([(words.raw.score(*pairs) + 2) / 0.5, (reward.score(*pairs) - 0.25) / 3])
+    torch.testing.assert_close(ensemble.members(*pairs), by_hand)
+    torch.testing.assert_close(ensemble.score(*pairs), by_hand.mean(0))
+    facts = Facts(ensemble.kind, Normalizer(0.0, 1.0), {}, extra=ensemble.save(tmp_path))
+    facts.save(tmp_path)
+    torch.testing.assert_close(load_reward(tmp_path).score(*pairs), by_hand.mean(0))
+    assert reward_model.truncated(EnsembleReward([members[1]]), ["a " * 500, "a"]) == 1
+    assert reward_model.truncated(ensemble, ["a " * 500]) == 0  # the first counts words
+
+
+def test_a_member_that_is_missing_is_named(tmp_path: Path) -> None:
+    Facts("ensemble", Normalizer(0.0, 1.0), {}, extra={"members": 2}).save(tmp_path)
+    with pytest.raises(InputError, match="members/0: expected a saved reward"):
+        load_reward(tmp_path)

@@ -14,6 +14,8 @@ from torch import Tensor
 from irl_exp.config import (
     BayesianSolver,
     ClassifierSolver,
+    EnsembleSolver,
+    FailureAwareSolver,
     MarginSolver,
     MaxEntropySolver,
     PlanningSolver,
@@ -122,6 +124,14 @@ CONFIGS |= {
     "svm": SvmSolver("svm", PENALTIES, folds=3),
     "projection": ProjectionSolver("projection", tolerance=0.01, rounds=500),
     "max_margin_planning": PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=3),
+    "ensemble": EnsembleSolver("ensemble", members=2, base=CONFIGS["asymmetric"]),
+}
+CONFIGS |= {
+    name: FailureAwareSolver(name, CONFIGS[base], objective, 1.0, rounds=3, penalties=PENALTIES)
+    for name, base, objective in (
+        ("failure_aware", "hinge", "squared_hinge"),
+        ("failure_aware_max_entropy", "max_entropy", "logistic"),
+    )
 }
 
 
@@ -187,7 +197,8 @@ def test_the_problem_is_what_it_says(demonstrations: Demonstrations) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hinge", "logistic", "squared_hinge", "max_entropy_network", "membership"]
+    "name",
+    ["hinge", "logistic", "squared_hinge", "max_entropy_network", "membership", "failure_aware"],
 )
 def test_gradient_solvers_recover_the_reward(
     name: str, solve: Callable[[str], Tensor], true_scores: Tensor
@@ -216,7 +227,11 @@ def test_the_published_objective_finds_the_direction(
     assert pair_accuracy(true_scores, solve("asymmetric")) > 0.8
 
 
-@pytest.mark.parametrize("name", ["max_entropy", "bayesian"])
+def test_so_do_several_of_it(solve: Callable[[str], Tensor], true_scores: Tensor) -> None:
+    assert pair_accuracy(true_scores, solve("ensemble")) > 0.8
+
+
+@pytest.mark.parametrize("name", ["max_entropy", "bayesian", "failure_aware_max_entropy"])
 def test_frozen_features_of_a_random_body_hold_much_of_the_reward(
     name: str, solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:
