@@ -124,6 +124,8 @@ def in_words(kind: Any) -> str:
     inner = get_args(kind)
     if get_origin(kind) is list:
         return f"list of {in_words(inner[0])}s"
+    if kind == dict[str, Any]:
+        return "keys of your own"
     if get_origin(kind) is dict:  # of the options of another group, by name
         group = next(g for g, schema in get_type_hints(Config).items() if schema is inner[1])
         return f"options of `{group}`, each with its keys"

@@ -14,6 +14,10 @@ class InputError(Exception):
     """Bad input from the user, as one clear line: what, where, and what was expected."""
 
 
+class ForeignError(Exception):
+    """What code of the user's own raised, as one line; the run keeps its traceback."""
+
+
 # --- model ------------------------------------------------------------------------------------
 
 
@@ -240,6 +244,14 @@ class BayesianSolver(SolverConfig):
 
 
 @dataclass
+class PluginSolver(SolverConfig):
+    """A solver of the user's own: a Python file outside the package (irl_exp/solvers/plugin.py)."""
+
+    file: str
+    options: dict[str, Any]
+
+
+@dataclass
 class SvmSolver(SolverConfig):
     """The exact maximum margin on frozen features."""
 
@@ -365,6 +377,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "svm": SvmSolver,
         "projection": ProjectionSolver,
         "planning": PlanningSolver,
+        "plugin": PluginSolver,
         "control": SolverConfig,
     },
     "evaluation": {"evaluation": EvaluationConfig},

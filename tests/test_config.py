@@ -41,6 +41,7 @@ REQUIRED = {
     "dataset/file": ["dataset.path=comments.csv"],
     "dataset/hub": ["dataset.path=somewhere"],
     "ground_truth/classifier": ["ground_truth.path=somewhere"],
+    "solver/plugin": ["solver.file=somewhere.py"],
 }
 
 
