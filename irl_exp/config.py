@@ -194,6 +194,7 @@ class DemonstrationsConfig:
     test_prompts: int
     k: int
     greedy: bool
+    contrast: str
 
 
 # --- solver -----------------------------------------------------------------------------------
@@ -241,6 +242,7 @@ class BayesianSolver(SolverConfig):
 
     prior_scale: float | None
     rounds: int
+    family: str
 
 
 @dataclass
@@ -404,6 +406,8 @@ SELECTABLE = ("validation/recovery_auc",)
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
 WANDB_MODES = ("online", "offline")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+CONTRASTS = ("aligned", "placebo", "shuffled")
+FAMILIES = ("laplace", "mean_field")
 OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 
 
@@ -556,10 +560,20 @@ def _rlhf(config: Config) -> None:
 
 
 def _demonstrations(config: Config) -> None:
-    k = config.demonstrations.k
+    demonstrations = config.demonstrations
+    k, contrast = demonstrations.k, demonstrations.contrast
     _require(
-        not config.demonstrations.greedy or k == 1,
+        not demonstrations.greedy or k == 1,
         f"demonstrations.k={k}: with greedy=true all would be the same; expected 1",
+    )
+    _require(
+        contrast in CONTRASTS,
+        f"demonstrations.contrast={contrast}: expected one of {', '.join(CONTRASTS)}",
+    )
+    _require(
+        not demonstrations.greedy or contrast != "placebo",
+        "demonstrations.contrast=placebo: with greedy=true both sides would be the same; "
+        "expected greedy=false",
     )
 
 
@@ -573,6 +587,11 @@ def _solver(config: Config) -> None:
             _require(
                 solver.objective in OBJECTIVES,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(OBJECTIVES)}",
+            )
+        if isinstance(solver, BayesianSolver):
+            _require(
+                solver.family in FAMILIES,
+                f"{where}.family={solver.family}: expected one of {', '.join(FAMILIES)}",
             )
         if isinstance(solver, SvmSolver):
             _require(
