@@ -126,6 +126,8 @@ def in_words(kind: Any) -> str:
     inner = get_args(kind)
     if get_origin(kind) is list:
         return f"list of {in_words(inner[0])}s"
+    if kind == dict[str, Any]:
+        return "keys of your own"
     groups = {schema: group for group, schema in get_type_hints(Config).items() if group in SCHEMAS}
     if get_origin(kind) is dict:  # of the options of another group, by name
         return f"options of `{groups[inner[1]]}`, each with its keys"

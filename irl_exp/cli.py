@@ -37,7 +37,9 @@ from irl_exp.config import (
     CheckpointModel,
     ClassifierGroundTruth,
     Config,
+    ForeignError,
     InputError,
+    SolverConfig,
     WandbTracker,
     validate,
 )
@@ -49,6 +51,9 @@ log = logging.getLogger(__name__)
 # In a checkout conf/ stands beside the package, in a wheel inside it.
 PACKAGE = Path(__file__).parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+
+# Keys of a plug-in's options are the user's own: `solver.options.x=1` needs no + to be new.
+_OPTION = re.compile(r"(solver|evaluation\.controls\.\w+)\.options[.=]")
 
 INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
 
@@ -62,6 +67,7 @@ def main() -> None:
     logging.raiseExceptions = False  # who reads us may have seen enough: that is no error
     # Shells expand no ~ behind a =. Flags first: Hydra takes no override on both sides of one.
     words = [word.replace("=~/", f"={Path.home()}/") for word in sys.argv[1:]]
+    words = [f"++{word}" if _OPTION.match(word) else word for word in words]
     sys.argv[1:] = sorted(words, key=lambda word: "=" in word and not word.startswith("-"))
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
@@ -226,6 +232,7 @@ def _run(config: Config, tracker: Tracker) -> None:
 
     require_device(config.trainer.accelerator)
     require_sources(config)
+    require_solvers(config)
     reset_process_state(config)
     store = Store(Path(config.paths.store))
     tracker.note(store=str(store.root))
@@ -251,6 +258,17 @@ def require_sources(config: Config) -> None:
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
         if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):
             hub.resolve(group.path, group.revision, "model")
+
+
+def require_solvers(config: Config) -> None:
+    """Refuse a solver that is not there, or a file of the user's that can't be run, likewise."""
+    from irl_exp import solvers
+
+    if config.until is None or STEPS.index(config.until) >= STEPS.index("recover"):
+        wanted: dict[str, SolverConfig] = {"solver": config.solver}
+        wanted |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
+        for where, solver in wanted.items():
+            solvers.require(solver, where)
 
 
 def require_device(accelerator: str) -> None:
@@ -320,12 +338,14 @@ _OVERLAY = re.compile(r"Could not override '(\w+)'\. No match in the defaults li
 def condense(error: BaseException) -> str:
     """One line that says what, where, and what was expected."""
     cause = error
-    while cause.__cause__ and not isinstance(cause, InputError):  # Hydra wraps what OmegaConf says
-        cause = cause.__cause__
+    while cause.__cause__ and not isinstance(cause, InputError | ForeignError):
+        cause = cause.__cause__  # Hydra wraps what OmegaConf says
     line = " ".join(str(cause).split())
     match cause:
         case InputError():
             return line
+        case ForeignError():
+            return f"{line} (traceback.txt in the run's directory shows how it got there)"
         case MissingConfigException(missing_cfg_file=str(name), options=list(options)):
             group, _, choice = name.rpartition("/")
             return f"{group}={choice}: expected one of {', '.join(options)}"

@@ -14,6 +14,10 @@ class InputError(Exception):
     """Bad input from the user, as one clear line: what, where, and what was expected."""
 
 
+class ForeignError(Exception):
+    """What code of the user's own raised, as one line; the run keeps its traceback."""
+
+
 # --- model ------------------------------------------------------------------------------------
 
 
@@ -190,6 +194,7 @@ class DemonstrationsConfig:
     test_prompts: int
     k: int
     greedy: bool
+    contrast: str
 
 
 # --- solver -----------------------------------------------------------------------------------
@@ -241,6 +246,15 @@ class BayesianSolver(SolverConfig):
 
     prior_scale: float | None
     rounds: int
+    family: str
+
+
+@dataclass
+class PluginSolver(SolverConfig):
+    """A solver of the user's own: a Python file outside the package (irl_exp/solvers/plugin.py)."""
+
+    file: str
+    options: dict[str, Any]
 
 
 @dataclass
@@ -390,6 +404,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "planning": PlanningSolver,
         "ensemble": EnsembleSolver,
         "failure_aware": FailureAwareSolver,
+        "plugin": PluginSolver,
         "control": SolverConfig,
     },
     "evaluation": {"evaluation": EvaluationConfig},
@@ -422,6 +437,8 @@ PAIRWISE_OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
 # Of a correction, which is found to rounding: smooth ones.
 CORRECTIONS = ("squared_hinge", "logistic")
+CONTRASTS = ("aligned", "placebo", "shuffled")
+FAMILIES = ("laplace", "mean_field")
 
 
 def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
@@ -574,10 +591,20 @@ def _rlhf(config: Config) -> None:
 
 
 def _demonstrations(config: Config) -> None:
-    k = config.demonstrations.k
+    demonstrations = config.demonstrations
+    k, contrast = demonstrations.k, demonstrations.contrast
     _require(
-        not config.demonstrations.greedy or k == 1,
+        not demonstrations.greedy or k == 1,
         f"demonstrations.k={k}: with greedy=true all would be the same; expected 1",
+    )
+    _require(
+        contrast in CONTRASTS,
+        f"demonstrations.contrast={contrast}: expected one of {', '.join(CONTRASTS)}",
+    )
+    _require(
+        not demonstrations.greedy or contrast != "placebo",
+        "demonstrations.contrast=placebo: with greedy=true both sides would be the same; "
+        "expected greedy=false",
     )
 
 
@@ -593,6 +620,11 @@ def _solver(config: Config) -> None:
             _require(
                 solver.objective in known,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(known)}",
+            )
+        if isinstance(solver, BayesianSolver):
+            _require(
+                solver.family in FAMILIES,
+                f"{where}.family={solver.family}: expected one of {', '.join(FAMILIES)}",
             )
         if isinstance(solver, SvmSolver | FailureAwareSolver):
             _require(

@@ -95,5 +95,8 @@ def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
 def inputs(config: DictConfig) -> dict[str, str]:
     """Digests of the user's own files and folders; the run's id knows their names alone."""
     paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
+    solvers = {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
+    solvers["solver"] = config.solver
+    paths |= {f"{where}.file": solver.get("file") for where, solver in solvers.items()}
     places = {key: Path(path).expanduser() for key, path in paths.items() if path}
     return {key: content_digest(place) for key, place in places.items() if place.exists()}

@@ -25,6 +25,8 @@ SMALL = (
 FILE = "until=curate dataset=file dataset.path="
 MODEL = "until=pretrain dataset.size=400 model=checkpoint model.epochs=0 model.path="
 CLASSIFIER = "until=ground_truth dataset.size=400 model.epochs=1 ground_truth=classifier "
+PLUGIN = "dataset.size=400 model.epochs=1 solver=plugin solver.file="
+NO_SOLVER = "expected a Python file that defines solve(problem)"
 # What was typed -> how the line begins, after "irl-exp: ".
 TABLE = {
     # Names and types.
@@ -58,6 +60,7 @@ TABLE = {
     "--cfg everything": "argument --cfg/-c: invalid choice: 'everything' (choose from ",
     # Values, and rules between them.
     "seed=-1": "seed=-1: expected 0 to 4294967295",
+    "demonstrations.contrast=none": "demonstrations.contrast=none: expected one of aligned, ",
     "demonstrations.k=0": "demonstrations.k=0: expected a positive number",
     "dataset.size=3": "dataset.size=3: expected at least 8, one of each class in each split",
     "until=tomorrow": "until=tomorrow: expected one of curate, pretrain, ",
@@ -143,6 +146,26 @@ TABLE = {
     CLASSIFIER + "ground_truth.path=constant-classifier": (
         "the reward is constant on the reference's completions: nothing to optimize"
     ),
+    # Solvers of one's own.
+    "solver=plugin": "solver.file: a value is required",
+    "solver=hinge solver.name=mine": "solver.name=mine: no such solver; expected one of ",
+    "solver=hinge solver.options.x=1": "solver.options: no such key; expected one of name, ",
+    PLUGIN + "none.py": f"none.py: No such file or directory; {NO_SOLVER}",
+    PLUGIN + "unclosed.py": f"unclosed.py, line 1: SyntaxError: '(' was never closed; {NO_SOLVER}",
+    PLUGIN + "lacking.py": "lacking.py, line 2: ModuleNotFoundError: No module named 'nowhere'; ",
+    PLUGIN + "good.csv": "good.csv, line ",
+    PLUGIN + "empty.csv": f"empty.csv: no function solve in it; {NO_SOLVER}",
+    "+solver@evaluation.controls.mine=plugin evaluation.controls.mine.file=none.py": (
+        f"none.py: No such file or directory; {NO_SOLVER}"
+    ),
+    PLUGIN + "raising.py": (
+        "raising.py, line 4: ZeroDivisionError: division by zero (traceback.txt in the run's "
+    ),
+    PLUGIN + "number.py": "number.py: solve returned a float; expected a reward, as ",
+    PLUGIN + "unknown.py": (
+        "unknown.py: the reward can't be loaded again: unknown kind of reward 'mine'; expected one "
+    ),
+    PLUGIN + "masked.py": "masked.py: once saved and loaded, the reward scores texts otherwise; ",
     # Places.
     "hydra.run.dir=folder-of-mine until=curate": (
         "/folder-of-mine: holds notes.txt, which is no run's; expected a new or an empty folder"
@@ -153,6 +176,20 @@ TABLE = {
 }
 if not torch.cuda.is_available():
     TABLE["trainer=gpu"] = "trainer.accelerator=gpu: there is none here; expected cpu"
+
+
+# A solver whose reward is of a class of its own.
+REWARD = """
+import torch
+class Mine:
+    kind = "{kind}"
+    def save(self, folder):
+        return {{}}
+    def score(self, prompts, completions):
+        return torch.tensor([float(len(text)) for text in completions])
+def solve(problem):
+    return Mine()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +242,16 @@ def write_files(folder: Path) -> None:
         "number.jsonl": '{"text": 5, "toxic": 1}\n',
         "damaged.csv.gz": "not zipped",
         "damaged.parquet": "no table",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    texts = {
+        "unclosed.py": "def solve(problem:",
+        "lacking.py": "\nimport nowhere\n",
+        "raising.py": "def solve(problem):\n    return f()\ndef f():\n    return 1 / 0\n",
+        "number.py": "def solve(problem):\n    return 3.0\n",
+        "unknown.py": REWARD.format(kind="mine"),
+        "masked.py": REWARD.format(kind="closed_form"),
     }
     for name, text in texts.items():
         (folder / name).write_text(text)

@@ -43,6 +43,7 @@ REQUIRED = {
     "dataset/file": ["dataset.path=comments.csv"],
     "dataset/hub": ["dataset.path=somewhere"],
     "ground_truth/classifier": ["ground_truth.path=somewhere"],
+    "solver/plugin": ["solver.file=somewhere.py"],
 }
 
 
@@ -259,6 +260,14 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "evaluation.optimality_samples=255: expected at least 256",
         ),
         ("rlhf=tilted solver=log_ratio", "solver=log_ratio needs an expert's log-probabilities"),
+        (
+            "demonstrations.contrast=none",
+            "demonstrations.contrast=none: expected one of aligned, placebo, shuffled",
+        ),
+        (
+            "demonstrations=paper demonstrations.contrast=placebo",
+            "demonstrations.contrast=placebo: with greedy=true both sides would be the same; ",
+        ),
         ("solver.objective=mse", "solver.objective=mse: expected one of asymmetric, hinge,"),
         (
             "evaluation.controls.oracle.objective=mse",
@@ -326,6 +335,10 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ("trainer.precision=foo", "trainer.precision=foo: expected one of 32-true, "),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu: expected one of cpu, gpu"),
         ("solver=max_entropy solver.prior_scale=0", "prior_scale=0.0: expected a positive number"),
+        (
+            "solver=bayesian solver.family=full",
+            "solver.family=full: expected one of laplace, mean_field",
+        ),
         ("solver=bayesian solver.rounds=0", "solver.rounds=0: expected a positive number"),
         ("seed=-1", "seed=-1: expected 0 to 4294967295"),
         ("seeds.recovery=4294967296", "seeds.recovery=4294967296: expected 0 to 4294967295"),
@@ -365,6 +378,7 @@ def test_rules(overrides: str, message: str) -> None:
         "rlhf=tilted rlhf.candidates=64",
         "rlhf=tilted demonstrations.greedy=false evaluation.optimality_samples=256",
         "solver=log_ratio",
+        "demonstrations=paper demonstrations.contrast=shuffled",
         "solver=bayesian solver.prior_scale=null solver.rounds=1",
         "solver=svm solver.penalties=[0.01] solver.folds=3",
         "solver=ensemble solver.members=2 solver@solver.base=membership",

@@ -341,6 +341,41 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
     assert len({results(run)["recovery/starc"] for run in runs}) == 4
 
 
+# --- demonstrations with nothing to find ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("contrast", ["placebo", "shuffled"])
+def test_nothing_to_find(smoke: Path, lab: Lab, contrast: str) -> None:
+    """Training and validation tell nothing of the expert; the test split is that of any other run,
+    and so are the texts that rewards are measured on."""
+    run = lab.run(f"demonstrations={contrast}", "solver=svm", "until=evaluate")
+    true, blank = (Demonstrations.load(artifact(lab, r, "demonstrate")) for r in (smoke, run))
+    assert (blank.prompts, blank.splits, blank.k) == (true.prompts, true.splits, true.k)
+    assert blank.split("test") == true.split("test")
+    assert (
+        read(run / "manifest.json")["panel_digest"] == read(smoke / "manifest.json")["panel_digest"]
+    )
+    for name in ("train", "validation"):
+        old, new = true.split(name), blank.split(name)
+        if contrast == "placebo":
+            assert new.reference == old.reference
+            assert not set(map(tuple, new.aligned)) & set(map(tuple, old.aligned))
+        else:
+            rows = [*zip(old.aligned, old.reference, new.aligned, new.reference, strict=True)]
+            assert all(Counter(a + b) == Counter(c + d) for a, b, c, d in rows)
+            kept = np.mean([text in a for a, _, c, _ in rows for text in c])
+            assert kept == pytest.approx(0.5, abs=0.2)
+    said = [w for w in read(run / "status.json")["warnings"] if "demonstrations.contrast" in w]
+    assert len(said) == 1 and said[0].startswith(f"demonstrations.contrast={contrast}: ")
+    assert said[0] in (run / "report.md").read_text()
+    assert not any("contrast" in w for w in read(smoke / "status.json").get("warnings", []))
+    # The identity of the true contrast is as it was before there were others.
+    folder = artifact(lab, smoke, "demonstrate")
+    assert "contrast" not in read(folder / "manifest.json")["identity"]["config"]
+    again = lab.run(f"demonstrations={contrast}", "solver=svm", "until=demonstrate")
+    assert summary(again)["store/misses"] == 0
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -220,7 +220,13 @@ def studies(store: Path) -> dict[str, Config]:
             stop_distinct_2=0.01,
         ),
         demonstrations=DemonstrationsConfig(
-            name="sampled", prompts=16, validation_prompts=8, test_prompts=16, k=2, greedy=False
+            name="sampled",
+            prompts=16,
+            validation_prompts=8,
+            test_prompts=16,
+            k=2,
+            greedy=False,
+            contrast="aligned",
         ),
         solver=margin("hinge", "hinge"),
         evaluation=EvaluationConfig(

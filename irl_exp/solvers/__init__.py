@@ -1,11 +1,12 @@
 """Solvers: from demonstrations to a recovered reward, one idea a file.
 
 A solver is a function from a `Problem` to a reward. `SOLVERS` maps the names that conf/solver/
-offers to these functions.
+offers to these functions. One more, `plugin`, runs a file of the user's own, whatever its name.
 """
 
 from collections.abc import Callable
 
+from irl_exp.config import InputError, PluginSolver, SolverConfig
 from irl_exp.models.reward_model import Reward
 from irl_exp.solvers import (
     bayesian,
@@ -18,6 +19,7 @@ from irl_exp.solvers import (
     margin,
     planning,
 )
+from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
 
 SOLVERS: dict[str, Callable[[Problem], Reward]] = {
@@ -42,3 +44,12 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "untrained": controls.untrained,
     "oracle": controls.oracle,
 }
+
+
+def require(solver: SolverConfig, where: str) -> None:
+    """InputError where recovery could not even start; `where` is the key of the configuration."""
+    if isinstance(solver, PluginSolver):
+        Plugin.read(solver.file).load()
+    elif solver.name not in SOLVERS:
+        known = ", ".join(SOLVERS)
+        raise InputError(f"{where}.name={solver.name}: no such solver; expected one of {known}")

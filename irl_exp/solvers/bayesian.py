@@ -3,11 +3,12 @@
 The likelihood of solvers/choice.py times a Gaussian prior on w; the posterior is Gaussian too, with
 the curvature at its maximum (Laplace's approximation). It is updated round by round, each on
 prompts of its own, so that one can watch what is learned: every posterior is the next prior
-(Bou et al. 2025, arXiv 2510.06096, with a mean-field posterior; this one has all covariances).
+(Bou et al. 2025, arXiv 2510.06096). Theirs is a mean-field posterior of matched pairs, without
+covariances, and can be had for comparison (solvers/mean_field.py).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from irl_exp.models.reward_model import NetworkReward
 from irl_exp.modules.training import CURVES_FILE
 from irl_exp.solvers.choice import choice_loss
 from irl_exp.solvers.linear import Features, matched
+from irl_exp.solvers.mean_field import nearest
 from irl_exp.solvers.problem import Problem
 
 POSTERIOR_FILE = "posterior.safetensors"
@@ -86,7 +88,7 @@ def solve(problem: Problem) -> NetworkReward:
     held_out = matched(features.validation).flatten(0, 1).numpy()
     posterior = prior
     with (problem.folder / CURVES_FILE).open("w") as curves:
-        beliefs = rounds(prior, features.train[order], config.rounds)
+        beliefs = rounds(prior, features.train[order], config.rounds, FAMILIES[config.family])
         for number, posterior in enumerate(beliefs, start=1):
             facts = {"global_step": number, "prior_scale": scale, **doubt(posterior, held_out)}
             curves.write(json.dumps(facts) + "\n")
@@ -105,7 +107,18 @@ def update(prior: Gaussian, phi: Tensor) -> Gaussian:
     return Gaussian(mean, _inverse(loss(mean)[2]))
 
 
-def rounds(prior: Gaussian, phi: Tensor, count: int) -> Iterator[Gaussian]:
+def update_mean_field(prior: Gaussian, phi: Tensor) -> Gaussian:
+    """The same by independent weights, from matched pairs; of the prior, variances alone count."""
+    deltas = matched(phi).flatten(0, 1).numpy()
+    mean, deviation = nearest(prior.mean, np.sqrt(np.diag(prior.covariance)), deltas)
+    return Gaussian(mean, np.diag(deviation**2))
+
+
+Update = Callable[[Gaussian, Tensor], Gaussian]
+FAMILIES: dict[str, Update] = {"laplace": update, "mean_field": update_mean_field}
+
+
+def rounds(prior: Gaussian, phi: Tensor, count: int, update: Update = update) -> Iterator[Gaussian]:
     """The posterior after each of `count` disjoint runs of pools, as even as can be."""
     for fold in phi.tensor_split(count):
         if len(fold):

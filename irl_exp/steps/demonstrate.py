@@ -1,15 +1,24 @@
 """demonstrate: for each prompt, k completions of the aligned and k of the reference policy."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from irl_exp.config import STEPS, DemonstrationsConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import generation
-from irl_exp.steps.bench import Bench, read_summary
+from irl_exp.steps.bench import Bench, derive, read_summary
 from irl_exp.store import Artifact
 
 VERSION = 2
+# What a reader of the results must know, of each contrast but the true one.
+NOTHING_TO_FIND = {
+    "placebo": "what recovery learned from as the expert's was written by the reference",
+    "shuffled": "who wrote what recovery learned from was drawn at random",
+}
 
 
 def require_prompts(bench: Bench, comments: Artifact) -> None:
@@ -42,7 +51,11 @@ def _wanted(config: DemonstrationsConfig) -> dict[str, tuple[str, int]]:
 def demonstrate(
     bench: Bench, comments: Artifact, aligned: Artifact, reference: Artifact
 ) -> Artifact:
-    """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew."""
+    """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew.
+
+    Where `contrast` is not the true one there is nothing to find in training and validation; the
+    test split is the same under all, so that numbers of different contrasts can be compared.
+    """
     config, seed = bench.config.demonstrations, bench.config.seeds.policy
     trainer = bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
@@ -53,8 +66,9 @@ def demonstrate(
         for split, (_, n) in _wanted(config).items():
             prompts += table.split(split).prompts[:n]
             splits += [split] * n
-        texts = {}
-        for name, artifact in (("aligned", aligned), ("reference", reference)):
+
+        def sample(artifact: Artifact, purpose: str, count: int) -> list[list[str]]:
+            """k completions of each of the first prompts."""
             policy = generation.load_policy(
                 artifact.path,
                 max_new_tokens,
@@ -62,15 +76,41 @@ def demonstrate(
                 bench.device,
                 greedy=config.greedy,
             )
-            generator = bench.generator(seed, f"demonstrate {name}")
-            texts[name] = policy.sample(prompts, config.k, generator).completions
-        Demonstrations(prompts, texts["aligned"], texts["reference"], splits).save(folder)
+            generator = bench.generator(seed, f"demonstrate {purpose}")
+            return policy.sample(prompts[:count], config.k, generator).completions
 
-    return bench.do(
+        ours = sample(aligned, "aligned", len(prompts))
+        theirs = sample(reference, "reference", len(prompts))
+        learned = splits.index("test")
+        if config.contrast == "placebo":
+            ours[:learned] = sample(reference, "placebo", learned)
+        elif config.contrast == "shuffled":
+            rng = np.random.default_rng(derive(seed, "demonstrate shuffled"))
+            for row in range(learned):
+                pool = [*ours[row], *theirs[row]]
+                mixed = [pool[place] for place in rng.permutation(len(pool))]
+                ours[row], theirs[row] = mixed[: config.k], mixed[config.k :]
+        Demonstrations(prompts, ours, theirs, splits).save(folder)
+
+    artifact = bench.do(
         "demonstrate",
         VERSION,
         compute,
-        config=config,
+        config=_identity(config),
         inputs={"comments": comments, "aligned": aligned, "reference": reference},
         seed=seed,
     )
+    if config.contrast in NOTHING_TO_FIND:
+        bench.tracker.warn(
+            f"demonstrations.contrast={config.contrast}: {NOTHING_TO_FIND[config.contrast]}; "
+            "R̂ shows what the solver makes of nothing"
+        )
+    return artifact
+
+
+def _identity(config: DemonstrationsConfig) -> dict[str, Any]:
+    """The true contrast goes without saying, as before there were others."""
+    facts = asdict(config)
+    if config.contrast == "aligned":
+        del facts["contrast"]
+    return facts

@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from irl_exp.config import SolverConfig
+from irl_exp.config import PluginSolver, SolverConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.solvers import SOLVERS
+from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
 from irl_exp.steps.bench import Bench
 from irl_exp.steps.calibration import save_calibrated
+from irl_exp.steps.pretrain import calibration_texts
 from irl_exp.store import Artifact
 
 VERSION = 2
@@ -27,6 +29,8 @@ def recover(
 ) -> Artifact:
     """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`."""
     seed = bench.config.seeds.recovery
+    plugin = Plugin.read(solver.file) if isinstance(solver, PluginSolver) else None
+    facts = asdict(solver) | ({"file": plugin.digest} if plugin else {})
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -43,17 +47,17 @@ def recover(
             seed=seed,
             folder=folder,
         )
-        reward = SOLVERS[solver.name](problem)
+        reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
-        save_calibrated(
-            reward, folder, table, reference, origin={"solver": asdict(solver), "seed": seed}
-        )
+        save_calibrated(reward, folder, table, reference, origin={"solver": facts, "seed": seed})
+        if plugin:
+            plugin.require_saved(reward, folder, calibration_texts(reference), problem)
 
     return bench.do(
         "recover",
         VERSION,
         compute,
-        config={"solver": asdict(solver), "kl_coef": kl_coef, "max_new_tokens": max_new_tokens},
+        config={"solver": facts, "kl_coef": kl_coef, "max_new_tokens": max_new_tokens},
         inputs={
             "comments": comments,
             "pairs": pairs,

@@ -120,7 +120,7 @@ CONFIGS["membership"] = ClassifierSolver(name="membership", batch_size=64, **REC
 PENALTIES = [1.0, 10.0, 100.0]
 CONFIGS |= {
     "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
-    "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2),
+    "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2, family="laplace"),
     "svm": SvmSolver("svm", PENALTIES, folds=3),
     "projection": ProjectionSolver("projection", tolerance=0.01, rounds=500),
     "max_margin_planning": PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=3),
@@ -238,9 +238,12 @@ def test_frozen_features_of_a_random_body_hold_much_of_the_reward(
     assert pair_accuracy(true_scores, solve(name)) > 0.7
 
 
-def test_a_posterior_is_saved_beside_its_mean(problem: Problem, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["laplace", "mean_field"])
+def test_a_posterior_is_saved_beside_its_mean(
+    problem: Problem, family: str, tmp_path: Path
+) -> None:
     """What the reward says of a pair is what the posterior expects; each round leaves a line."""
-    config = BayesianSolver("bayesian", prior_scale=0.5, rounds=3)
+    config = BayesianSolver("bayesian", prior_scale=0.5, rounds=3, family=family)
     reward = SOLVERS["bayesian"](replace(problem, config=config, folder=tmp_path))
     posterior, scale = Gaussian.load(tmp_path)
     pool = problem.demonstrations.split("test").pool()
