@@ -42,6 +42,10 @@ BASE = MarginSolver(
     warmup=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
+    trainable="all",
+    last_layers=1,
+    lora_rank=4,
+    patience=None,
 )
 
 

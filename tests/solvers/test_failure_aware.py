@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from irl_exp.config import FailureAwareSolver, SolverConfig
-from irl_exp.modules.max_margin import OBJECTIVES
+from irl_exp.modules.max_margin import PAIRWISE
 from irl_exp.solvers.choice import most_likely
 from irl_exp.solvers.convex import maximum_margin
 from irl_exp.solvers.failure_aware import Round, correct, correction, next_step, uncorrelated
@@ -66,7 +66,7 @@ def test_what_is_right_is_left_alone(objective: str) -> None:
         found = rounds(problem, base, objective)
         assert problem.cosine(found[-1].w) > problem.cosine(base) - 0.02
         losses = [each.held_out_loss for each in found]
-        before = float(OBJECTIVES[objective](differences(problem.phi[TRAIN:]) @ base).mean())
+        before = float(PAIRWISE[objective](differences(problem.phi[TRAIN:]) @ base).mean())
         assert losses == sorted(losses, reverse=True)
         assert losses[0] <= before + 1e-12
 
@@ -77,7 +77,7 @@ def test_failures_alone_would_turn_the_reward_around() -> None:
     w = problem.w / problem.beta
     deltas = differences(problem.phi).flatten(0, 1)
     failures = deltas[deltas @ w < -0.5]
-    x, logistic = failures @ w, OBJECTIVES["logistic"]
+    x, logistic = failures @ w, PAIRWISE["logistic"]
     anything = correction(x, failures, logistic, penalty=10.0)
     assert problem.correlation(w + anything) < -0.95
     free = uncorrelated(w, torch.cov(deltas.T))
@@ -102,9 +102,9 @@ def test_a_correction_is_the_minimum(objective: str) -> None:
     x, rows = torch.from_numpy(rng.normal(size=50)), torch.from_numpy(rng.normal(size=(50, 3)))
 
     def value(c: Tensor) -> float:
-        return float(c @ c / 2 + 7.0 * OBJECTIVES[objective](x + rows @ c).mean())
+        return float(c @ c / 2 + 7.0 * PAIRWISE[objective](x + rows @ c).mean())
 
-    found = correction(x, rows, OBJECTIVES[objective], penalty=7.0)
+    found = correction(x, rows, PAIRWISE[objective], penalty=7.0)
     steps = torch.from_numpy(rng.normal(size=(200, 3)))
     for size in (1.0, 1e-2, 1e-4):
         assert all(value(found + size * step) > value(found) for step in steps)
