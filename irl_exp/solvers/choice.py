@@ -74,7 +74,8 @@ def choice_slopes(phi: Tensor, mean: Array, precision: Array) -> Slopes:
         values, gradients = [np.empty(0)], [np.empty((0, points.shape[1]))]
         for start in range(0, len(points), POINTS):
             some = points[start : start + POINTS]
-            scores = (phi @ torch.from_numpy(some.T.copy())).transpose(1, 2)  # [n, m, 2k]
+            scores = rows @ torch.from_numpy(some.T.copy())  # [n * 2k, m]
+            scores = scores.unflatten(0, (n, width)).transpose(1, 2)
             log_likelihood, slope, _ = likelihood(scores.flatten(0, 1), False)
             slope = slope.unflatten(0, (n, -1)).transpose(1, 2).flatten(0, 1)
             away = (some - mean) @ precision
