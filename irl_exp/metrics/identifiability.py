@@ -37,7 +37,7 @@ NEAR = 1e-3
 # Tangent planes that `intervals` lays at most for a pair, and the share of the slack that the last
 # one's tilt may cost.
 TANGENTS = 8
-TILT = 0.02
+TILT = 0.1
 
 
 def slack(level: float, freedom: int) -> float:
