@@ -314,6 +314,8 @@ class EvaluationConfig:
     optimality_prompts: int
     optimality_samples: int
     interpret_texts: int
+    identify_pairs: int
+    identify_prior_scale: float
     controls: dict[str, SolverConfig]
 
 
@@ -422,6 +424,7 @@ STEPS = (
     "demonstrate",
     "recover",
     "evaluate",
+    "identify",
     "interpret",
     "realign",
     "observe",
@@ -472,12 +475,12 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
             *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
-            "margin",
+            *("margin", "identify_prior_scale"),
         ),
         ("a positive number", lambda value: value > 0),
     ),
     **dict.fromkeys(
-        ("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts"),
+        ("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts", "identify_pairs"),
         ("0 or more", lambda value: value >= 0),
     ),
     **dict.fromkeys(

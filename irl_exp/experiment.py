@@ -9,6 +9,7 @@ from irl_exp.steps.curate import curate
 from irl_exp.steps.demonstrate import demonstrate, require_prompts
 from irl_exp.steps.evaluate import evaluate
 from irl_exp.steps.ground_truth import fit_ground_truth
+from irl_exp.steps.identify import identify
 from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
 from irl_exp.steps.pretrain import pretrain
@@ -53,6 +54,9 @@ def study(bench: Bench) -> None:
     observed = {"reference": before, "aligned": after}
     evaluate(bench, comments, pairs, truth, recovered, controls, twin, observed)
     bench.finish("evaluate")
+    if config.evaluation.identify_pairs:
+        identify(bench, comments, pairs, reference, truth, recovered)
+    bench.finish("identify")
     if config.evaluation.interpret_texts:
         interpret(bench, comments, pairs, reference, truth, recovered)
     bench.finish("interpret")

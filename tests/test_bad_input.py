@@ -61,6 +61,10 @@ TABLE = {
     # Values, and rules between them.
     "seed=-1": "seed=-1: expected 0 to 4294967295",
     "demonstrations.contrast=none": "demonstrations.contrast=none: expected one of aligned, ",
+    "evaluation.identify_prior_scale=0": (
+        "evaluation.identify_prior_scale=0.0: expected a positive number"
+    ),
+    "evaluation.identify_pairs=-1": "evaluation.identify_pairs=-1: expected 0 or more",
     "demonstrations.k=0": "demonstrations.k=0: expected a positive number",
     "dataset.size=3": "dataset.size=3: expected at least 8, one of each class in each split",
     "until=tomorrow": "until=tomorrow: expected one of curate, pretrain, ",

@@ -52,6 +52,7 @@ FILES = (
     "metrics.jsonl",
     "samples.jsonl",
     "panel.parquet",
+    "identified.parquet",
     "attribution.parquet",
     "summary.json",
     "report.md",
@@ -64,7 +65,7 @@ NOT_APPLICABLE = "not applicable"
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
-    *("twin", "evaluate", "interpret", "realign", "observe_realigned"),
+    *("twin", "evaluate", "identify", "interpret", "realign", "observe_realigned"),
 )
 # The numbers that every run must have.
 NUMBERS = (
@@ -83,6 +84,12 @@ NUMBERS = (
     *("recovery/pair_accuracy", "recovery/starc", "recovery/starc_floor"),
     *("recovery/pearson", "recovery/spearman", "recovery/kendall"),
     "validation/recovery_auc",
+    *("recovery/identified_fraction", "recovery/identified_accuracy"),
+    *("recovery/jointly_identified_fraction", "recovery/jointly_identified_accuracy"),
+    *("recovery/ambiguous_fraction", "recovery/certified_fraction"),
+    "recovery/contradicted_fraction",
+    *("placebo/identified_fraction", "placebo/auc"),
+    *("shuffled/identified_fraction", "shuffled/auc"),
     *("shortcut/truth", "shortcut/truth_given_all", "shortcut/length_matched_pair_accuracy"),
     *(
         f"shortcut/{name}"
@@ -176,11 +183,14 @@ def test_run_directory_is_complete(smoke: Path, lab: Lab) -> None:
 def test_every_number_is_there(smoke: Path) -> None:
     numbers = summary(smoke)
     assert [name for name in NUMBERS if name not in numbers] == []
-    assert [name for name, value in numbers.items() if not math.isfinite(value)] == []
+    # Of the few prompts of a smoke study all pairs at once may identify none.
+    without = {n: v for n, v in numbers.items() if v != NOT_APPLICABLE}
+    assert numbers.keys() - without.keys() <= {"recovery/jointly_identified_accuracy"}
+    assert [name for name, value in without.items() if not math.isfinite(value)] == []
     for name in (name.removesuffix("_low") for name in numbers if name.endswith("_low")):
         assert numbers[f"{name}_low"] <= numbers[f"{name}_high"], name
     shares = [name for name in NUMBERS if name.endswith(("auc", "accuracy", "f1", "rate"))]
-    assert all(0 <= numbers[name] <= 1 for name in shares)
+    assert all(0 <= without.get(name, 0) <= 1 for name in shares)
     assert numbers["policy/reference/kl"] == 0
     assert numbers["store/hits"] == 0
     assert numbers["store/misses"] == len(STEPS)
@@ -277,6 +287,35 @@ def test_interpretation_can_be_left_out(smoke: Path, lab: Lab) -> None:
     assert {name.partition("/")[0] for name in extra} == {"shortcut", "attribution"}
 
 
+def test_what_is_identified_follows_from_the_store(smoke: Path, lab: Lab) -> None:
+    """R* and R̂ of the pairs recomputed, and the shares from the table."""
+    pairs, numbers = pd.read_parquet(smoke / "identified.parquet"), summary(smoke)
+    steps = read(smoke / "manifest.json")["steps"]
+    assert len(pairs) == 40
+    for name, step in (("truth", "ground_truth"), ("recovered", "recover")):
+        folder = lab.store / step / steps[step]
+        reward, unit = load_reward(folder), Facts.load(folder).normalizer
+        first, second = (
+            reward.score(pairs["prompt"].tolist(), pairs[end].tolist()).numpy()
+            for end in ("first", "second")
+        )
+        np.testing.assert_allclose(pairs[name], (first - second) / unit.std, atol=1e-4)
+    found = pairs[pairs["sign"] != 0]
+    assert numbers["recovery/identified_fraction"] == pytest.approx(len(found) / 40)
+    right = (found["sign"] == np.sign(found["truth"])).mean()
+    assert numbers["recovery/identified_accuracy"] == pytest.approx(right)
+    against = (found["sign"] != np.sign(found["recovered"])).mean()
+    assert numbers["recovery/contradicted_fraction"] == pytest.approx(against)
+
+
+def test_identification_can_be_left_out(smoke: Path, lab: Lab) -> None:
+    """And changes nothing else: all other steps are found."""
+    run = lab.run("evaluation.identify_pairs=0", "until=interpret")
+    assert summary(run)["store/misses"] == 0
+    assert not (run / "identified.parquet").exists()
+    assert "identify" not in read(run / "manifest.json")["steps"]
+
+
 def test_a_second_run_finds_everything(smoke: Path, lab: Lab) -> None:
     again = lab.run()
     assert summary(again)["store/misses"] == 0
@@ -292,7 +331,7 @@ def test_a_finished_run_is_not_run_again(smoke: Path, lab: Lab) -> None:
     assert (smoke / "status.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("last", ["curate", "demonstrate"])
+@pytest.mark.parametrize("last", ["curate", "demonstrate", "identify"])
 def test_until_stops_after_a_step(smoke: Path, lab: Lab, last: str) -> None:
     run = lab.run(f"until={last}")
     assert read(run / "status.json")["status"] == "done"
@@ -300,7 +339,7 @@ def test_until_stops_after_a_step(smoke: Path, lab: Lab, last: str) -> None:
     assert done == STEPS[: STEPS.index(last) + 1]
     expected = {name: v for name, v in results(smoke).items() if name in results(run)}
     assert results(run) == expected
-    assert not any(name.startswith("recovery/") for name in results(run))
+    assert any(n.startswith("recovery/") for n in results(run)) == (last == "identify")
     assert (run / "report.md").stat().st_size
 
 
@@ -332,7 +371,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         "align": 1 + 4,  # the expert, and a realigned policy of each run
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
-        **{"evaluate": 4, "interpret": 4},
+        **{"evaluate": 4, "identify": 4, "interpret": 4},
     }
     assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())
     upstream = STEPS[: STEPS.index("demonstrate") + 1]

@@ -240,6 +240,8 @@ def studies(store: Path) -> dict[str, Config]:
             optimality_prompts=4,
             optimality_samples=16,
             interpret_texts=24,
+            identify_pairs=20,
+            identify_prior_scale=1.0,
             controls={
                 "log_ratio": SolverConfig("log_ratio"),
                 "length": SolverConfig("length"),

@@ -48,7 +48,7 @@ def draw(folder: Path) -> dict[str, Path]:
 
     Returns:
         Name -> folder/figures/NAME.png, in the order in which to read them: `losses`, `alignment`,
-        `toxicity`, `scores`, `roc`, `attribution`.
+        `toxicity`, `scores`, `roc`, `identified`, `attribution`.
 
     Raises:
         FileNotFoundError: if the folder is not the directory of a run.
@@ -60,6 +60,7 @@ def draw(folder: Path) -> dict[str, Path]:
         "toxicity": toxicity,
         "scores": scores,
         "roc": roc,
+        "identified": identified,
         "attribution": attribution,
     }
     drawn: dict[str, Path] = {}
@@ -243,6 +244,83 @@ def roc(run: Run) -> Figure | None:
     )
     axes.legend(title="AUC against human labels", alignment="left", loc="lower right")
     return figure
+
+
+def identified(run: Run) -> Figure | None:
+    """What the demonstrations decide of each pair, turned so that R* has it above zero; beside it
+    the shares, and those of demonstrations in which there is nothing to find."""
+    pairs = run.identified
+    if pairs is None or not len(pairs):
+        return None
+    figure = Figure(figsize=(9.4, 4.0))
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    _intervals(left, pairs)
+    _shares(right, run)
+    return figure
+
+
+def _intervals(axes: Axes, pairs: pd.DataFrame) -> None:
+    """From the pair that the demonstrations turn most against R* to that they agree on most."""
+    turn = np.where(pairs["truth"] < 0, -1, 1)
+    ends = np.sort(pairs[["low", "high"]].to_numpy() * turn[:, None], axis=1)
+    agrees = pairs["sign"] * np.sign(pairs["truth"])
+    kinds = {
+        f"identified, as {TRUTH_SIGN} has it": (agrees > 0, RECOVERED),
+        f"identified, against {TRUTH_SIGN}": (agrees < 0, TOXIC),
+        f"identified, a tie in {TRUTH_SIGN}": ((agrees == 0) & (pairs["sign"] != 0), "#222222"),
+        "ambiguous": (pairs["sign"] == 0, "#B0B0B0"),
+    }
+    places = np.empty(len(pairs), dtype=int)
+    places[ends.mean(axis=1).argsort(kind="stable")] = np.arange(len(pairs))
+    width = float(np.clip(400 / len(pairs), 0.6, 4.0))  # so that neighbours nearly touch
+    for label, (chosen, colour) in kinds.items():
+        if not chosen.any():
+            continue
+        label = f"{label}: {number(float(chosen.mean()))}"
+        lines = (places[chosen], ends[chosen, 0], ends[chosen, 1])
+        axes.vlines(*lines, color=colour, linewidth=width, label=label)
+    axes.axhline(0, color="#222222", linewidth=0.8)
+    axes.grid(axis="x", visible=False)
+    axes.set(
+        title="What the rewards that are not rejected say of each pair",
+        xlabel=f"{len(pairs)} held-out pairs, turned so that {TRUTH_SIGN} prefers the first",
+        ylabel=r"first less second, R/$\beta$ (nats)",
+        xticks=[],
+        xlim=(-0.01 * len(pairs) - 1, 1.01 * len(pairs)),
+    )
+    axes.legend(loc="upper left")
+
+
+def _shares(axes: Axes, run: Run) -> None:
+    bars = {
+        "each pair\non its own": ("recovery/identified_fraction", RECOVERED),
+        "all pairs\nat once": ("recovery/jointly_identified_fraction", RECOVERED),
+        "placebo": ("placebo/identified_fraction", QUIET),
+        "shuffled": ("shuffled/identified_fraction", QUIET),
+    }
+    for place, (name, colour) in enumerate(bars.values()):
+        value = run.summary.get(name)
+        if not isinstance(value, float):
+            axes.annotate("n/a", (place, 0), ha="center", va="bottom")
+            continue
+        low, high = (float(run.summary.get(name + end, value)) for end in ("_low", "_high"))
+        axes.bar(place, value, 0.7, color=colour)
+        axes.vlines(place, max(low, 0), high, color="#222222", linewidth=1.2)
+        axes.annotate(
+            number(value),
+            (place, max(value, high)),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+        )
+    level = run.config.get("evaluation", {}).get("level")
+    if level:
+        axes.axhline(1 - level, color=TOXIC, linewidth=1, linestyle=":")
+    axes.set_xticks(range(len(bars)), list(bars))
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.set(title="Identified, and if there were nothing", ylabel="share of pairs")
 
 
 def attribution(run: Run) -> Figure | None:

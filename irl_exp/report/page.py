@@ -1,6 +1,5 @@
 """What a run found, as a page (report.md) and as tables in the terminal."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from rich.table import Table as TerminalTable
 
 from irl_exp.report import figures, tables
 from irl_exp.report.run import Run, number
-from irl_exp.report.tables import Table
+from irl_exp.report.tables import Table, escape
 
 REPORT_FILE = "report.md"
 SAMPLE_PROMPTS = 5
-LONGEST_SAMPLE = 300  # characters
 
 CAPTIONS = {
     "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained.",
@@ -26,6 +24,14 @@ CAPTIONS = {
     "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
     "pooled scatter can look worse than the order within a prompt is.",
     "roc": "R̂, R* and the controls as detectors of toxic comments; the dotted line is chance.",
+    "identified": "Left: of every held-out pair, what all rewards that the demonstrations do not "
+    "reject say of it, at the same level for each; rewards linear in the reference's frozen "
+    "features, and the pair turned so that R* prefers its first completion. Wholly above 0: all "
+    "of them agree with R*. Wholly below: all disagree, which such rewards do where they cannot "
+    "express R*, or where the expert is not its optimum. Right: the share of pairs that are "
+    "identified, and what it is where there is nothing to find: demonstrations of the reference "
+    "against itself (placebo), and these with who wrote what shuffled. The dotted line is what "
+    "each pair on its own may come to by chance.",
     "attribution": "What each word does to R̂ and to R*: the score of a held-out text less that "
     "without the word, on average over its places, with bootstrap intervals over prompts. A word "
     "that moves R̂ and not R* is a shortcut, or noise.",
@@ -39,6 +45,7 @@ FILES = {
     "metrics.jsonl": "training curves",
     "samples.jsonl": "completions of each policy",
     "panel.parquet": "every reward on held-out comments and reference completions",
+    "identified.parquet": "held-out pairs, and what the demonstrations decide of each",
     "attribution.parquet": "what each word of held-out texts does to R̂ and to R*",
 }
 
@@ -60,6 +67,7 @@ def write(folder: Path) -> Path:
         _section("What this run found", _found(run)),
         _section("Policies", _markdown(tables.policies(run, intervals=True))),
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
+        _section("What the demonstrations decide", _markdown(tables.identified(run))),
         _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
         _section("Figures", _figures(drawn, folder)),
         _section("Samples", _samples(run)),
@@ -148,7 +156,7 @@ def _warnings(run: Run) -> str:
 
 
 def _found(run: Run) -> str:
-    """What went in, then three questions in the order in which their answers can be trusted."""
+    """What went in, then the questions in the order in which their answers can be trusted."""
     human = run.config.get("evaluation", {}).get("labels", "human") == "human"
     answers = {
         "Which comments?": [
@@ -184,6 +192,20 @@ def _found(run: Run) -> str:
             "zero; F1 is {recovery/f1}.",
             "Pooled over comments it correlates with R* at Pearson {recovery/pearson}, Spearman "
             "{recovery/spearman}, Kendall {recovery/kendall}.",
+        ],
+        "What do the demonstrations decide?": [
+            "On {recovery/identified_fraction} of held-out pairs of completions all rewards agree "
+            "that the demonstrations do not reject, of those that are linear in the reference's "
+            "frozen features.",
+            "R* orders {recovery/identified_accuracy} of these pairs so.",
+            "All pairs judged at once, {recovery/jointly_identified_fraction} are left.",
+            "Of them R* orders {recovery/jointly_identified_accuracy} so.",
+            "R̂, which may read more than these features, orders {recovery/contradicted_fraction} "
+            "of the identified pairs the other way.",
+            "Were the reference shown against itself, {placebo/identified_fraction} would be "
+            "identified by chance, with an AUC of {placebo/auc}.",
+            "With who wrote what shuffled it is {shuffled/identified_fraction}, with an AUC of "
+            "{shuffled/auc}.",
         ],
         "What does R̂ go by?": [
             "Within prompts it correlates with R* at {shortcut/truth}, and at "
@@ -233,14 +255,6 @@ def _samples(run: Run) -> str:
     rows = [[escape(p), *(answers[policy][p] for policy in seen)] for p in shared[:SAMPLE_PROMPTS]]
     note = "The first held-out prompts, with raw R* in parentheses; nothing was picked by hand."
     return _markdown(Table(["prompt", *seen], rows, note))
-
-
-def escape(text: str) -> str:
-    """Text as Markdown shows it literally, on one line and within a table cell; long texts cut."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    if len(line) > LONGEST_SAMPLE:
-        line = line[:LONGEST_SAMPLE] + "…"
-    return re.sub(r"([\\`*_\[\]<|~&$])", r"\\\1", line)
 
 
 def _time(run: Run) -> str:

@@ -27,6 +27,7 @@ class Run:
     curves: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     panel: pd.DataFrame | None
+    identified: pd.DataFrame | None
     attribution: pd.DataFrame | None
 
     @classmethod
@@ -44,6 +45,7 @@ class Run:
             curves=_json_lines(folder / "metrics.jsonl"),
             samples=_json_lines(folder / "samples.jsonl"),
             panel=_parquet(folder / "panel.parquet"),
+            identified=_parquet(folder / "identified.parquet"),
             attribution=_parquet(folder / "attribution.parquet"),
         )
 

@@ -1,8 +1,9 @@
 """The tables of a run: what its policies do, how good the recovered reward is, what it goes by."""
 
+import re
 from dataclasses import dataclass
 
-from irl_exp.report.run import Run
+from irl_exp.report.run import Run, number
 
 POLICIES = ("reference", "aligned", "realigned")
 
@@ -38,6 +39,9 @@ FACTOR_MEASURES = {
     "truth_given_{}": "R̂ with R* given it",
 }
 MISSING = "–"
+# Pairs of either kind in the table of identified ones.
+EXTREMES = 4
+LONGEST_TEXT = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,35 @@ def _yardsticks(run: Run) -> str:
     return " ".join(filter(None, sentences))
 
 
+def identified(run: Run) -> Table | None:
+    """The pairs that are decided most clearly, then those left most open: to be read by hand."""
+    pairs = run.identified
+    if pairs is None or not len(pairs):
+        return None
+    middle, half = (pairs["low"] + pairs["high"]) / 2, (pairs["high"] - pairs["low"]) / 2
+    # How far 0 is from the middle of the interval, in halves of it: beyond 1, it is outside.
+    clearness = (middle.abs() / half.clip(lower=1e-12)).sort_values(kind="stable", ascending=False)
+    clear = clearness.index[pairs["sign"].loc[clearness.index] != 0][:EXTREMES]
+    ambiguous = clearness.index[pairs["sign"].loc[clearness.index] == 0][::-1][:EXTREMES]
+    rows = []
+    for name, chosen in (("clear", clear), ("open", ambiguous)):
+        for place in chosen:
+            pair = pairs.loc[place]
+            turn = -1 if middle[place] < 0 else 1
+            texts = [pair["first"], pair["second"]][::turn]
+            low, high = sorted((turn * pair["low"], turn * pair["high"]))
+            interval = f"[{number(low)}, {number(high)}]"
+            differences = [number(turn * pair[reward]) for reward in ("truth", "recovered")]
+            rows.append([name, *map(escape, (pair["prompt"], *texts)), interval, *differences])
+    note = (
+        "Held-out pairs: those of which 0 lies farthest from their interval of R/β, first less "
+        "second, and those of which it lies nearest to its middle. R* and R̂ in their standard "
+        "deviations over completions of the reference."
+    )
+    header = ["pair", "prompt", "first", "second", "R/β, nats", "R*", "R̂"]
+    return Table(header, rows, note)
+
+
 def shortcuts(run: Run, *, intervals: bool) -> Table | None:
     """A row for each factor that the recovered reward might go by."""
     seen = [factor for factor in FACTORS if f"shortcut/{factor}" in run.summary]
@@ -126,3 +159,11 @@ def shortcuts(run: Run, *, intervals: bool) -> Table | None:
         run.brackets if intervals else "",
     ]
     return Table(["factor", *FACTOR_MEASURES.values()], rows, " ".join(filter(None, sentences)))
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it literally, on one line and within a table cell; long texts cut."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    if len(line) > LONGEST_TEXT:
+        line = line[:LONGEST_TEXT] + "…"
+    return re.sub(r"([\\`*_\[\]<|~&$])", r"\\\1", line)

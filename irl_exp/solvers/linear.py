@@ -5,48 +5,60 @@ pool. What can be said exactly about recovery (a unique maximum margin, a poster
 rewards that demonstrations do not reject) is said of these.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from irl_exp.data.pairs import Demonstrations
 from irl_exp.models.reward_model import NetworkReward, output_layer
 from irl_exp.solvers.problem import Problem
 
 
 @dataclass(frozen=True)
 class Features:
-    """Standardized features of every prompt's pool, the aligned policy's k completions first.
+    """Standardized features: each has mean 0 and standard deviation 1 over the training pool.
 
-    train, validation: float64 [n, 2k, d]; each feature has mean 0 and standard deviation 1 over the
-    training pool. `scale` [d] are the deviations that were divided by.
+    `train`: float64 [n, 2k, d], of every prompt's pool, the aligned policy's k completions first.
+    `mean` and `scale` [d] are what was subtracted and what was divided by.
     """
 
-    train: Tensor
-    validation: Tensor
-    scale: Tensor
     reward: NetworkReward
+    demonstrations: Demonstrations
+    train: Tensor
+    mean: Tensor
+    scale: Tensor
 
     @classmethod
     def of(cls, problem: Problem) -> "Features":
         """Of the reference's own body, which nothing has trained on demonstrations."""
-        return cls.under(problem.new_reward(), problem)
+        return cls.read(problem.new_reward(), problem.demonstrations, problem.device)
 
     @classmethod
-    def under(cls, reward: NetworkReward, problem: Problem) -> "Features":
-        """Of the body of a reward, below its output layer."""
-        reward.network.eval().to(problem.device)
-        width = 2 * problem.demonstrations.k
-
-        def read(split: str) -> Tensor:
-            pool = problem.demonstrations.split(split).pool()
-            return reward.features(*pool).double().unflatten(0, (-1, width))
-
-        train, validation = read("train"), read("validation")
-        mean, scale = train.flatten(0, 1).mean(0), train.flatten(0, 1).std(0, correction=0)
+    def read(cls, reward: NetworkReward, demonstrations: Demonstrations, device: str) -> "Features":
+        """By the body of `reward`; what its output layer says does not matter."""
+        reward.network.eval().to(device)  # type: ignore[arg-type]
+        train = reward.features(*demonstrations.split("train").pool()).double()
+        mean, scale = train.mean(0), train.std(0, correction=0)
         scale = torch.where(scale > 0, scale, 1.0)  # a constant feature says nothing, and stays 0
-        return cls((train - mean) / scale, (validation - mean) / scale, scale, reward)
+        train = ((train - mean) / scale).unflatten(0, (-1, 2 * demonstrations.k))
+        return cls(reward, demonstrations, train, mean, scale)
+
+    def texts(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """Of any texts, float64 [n, d]."""
+        return (self.reward.features(prompts, completions).double() - self.mean) / self.scale
+
+    def pool(self, split: str) -> Tensor:
+        """Of a split's pools, as `train`."""
+        pool = self.demonstrations.split(split).pool()
+        return self.texts(*pool).unflatten(0, (-1, 2 * self.demonstrations.k))
+
+    @cached_property
+    def validation(self) -> Tensor:
+        return self.pool("validation")
 
     @property
     def weights(self) -> Tensor:

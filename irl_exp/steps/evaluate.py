@@ -60,7 +60,8 @@ def evaluate(
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
-    del evaluation["interpret_texts"]
+    for of_other_steps in ("interpret_texts", "identify_pairs", "identify_prior_scale"):
+        del evaluation[of_other_steps]
     artifact = bench.do(
         "evaluate",
         VERSION,

@@ -60,7 +60,8 @@ def observe(
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
-    for unused in ("controls", "threshold", "labels", "name", "interpret_texts"):
+    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
+    for unused in ("controls", "threshold", "labels", "name", *of_other_steps):
         del facts[unused]
     artifact = bench.do(
         "observe",

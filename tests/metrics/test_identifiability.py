@@ -14,7 +14,7 @@ from irl_exp.metrics.identifiability import (
     minimum,
     slack,
 )
-from irl_exp.solvers.choice import choice_loss, most_likely, roughness
+from irl_exp.solvers.choice import choice_loss, choice_slopes, most_likely, roughness
 from irl_exp.solvers.linear import differences
 from tests.solvers.test_choice import direction, planted
 
@@ -35,7 +35,8 @@ def reward_set(
     d = w.size
     phi = planted(rng, w, n, k)
     loss, best = choice_loss(phi, np.zeros(d), np.eye(d)), most_likely(phi, 1.0)
-    return RewardSet.of(loss, best, slack(level, freedom), roughness(phi, loss(best)[2]))
+    slopes = choice_slopes(phi, np.zeros(d), np.eye(d))
+    return RewardSet.of(loss, best, slack(level, freedom), roughness(phi, loss(best)[2]), slopes)
 
 
 def held_out(rng: np.random.Generator, w: np.ndarray, n: int) -> Array:
@@ -120,12 +121,37 @@ def test_no_certificate_that_the_exact_answer_denies() -> None:
         deltas = held_out(rng, w, 4)
         low, high = rewards.bounds(deltas)
         exact = np.array([rewards.interval(delta) for delta in deltas])
-        assert np.all(low <= exact[:, 0])
-        assert np.all(exact[:, 1] <= high)
+        near_low, near_high = rewards.intervals(deltas)
+        assert np.all((low <= near_low) & (near_low <= exact[:, 0]))
+        assert np.all((exact[:, 1] <= near_high) & (near_high <= high))
         signs = (exact[:, 0] > 0).astype(int) - (exact[:, 1] < 0).astype(int)
         np.testing.assert_array_equal(rewards.signs(deltas), signs)
         certified += int(np.sum((low > 0) | (high < 0)))
     assert certified > 40
+
+
+def test_intervals_are_sure_and_near() -> None:
+    """All at once, with many points at a time or one by one; and of a quadratic exact."""
+    rng = np.random.default_rng(8)
+    w = 1.5 * direction(rng, 8)
+    rewards = reward_set(rng, w, 300, 4, 0.95, 1)
+    deltas = held_out(rng, w, 10)
+    low, high = rewards.intervals(deltas)
+    exact = np.array([rewards.interval(delta) for delta in deltas])
+    spare = 0.05 * (exact[:, 1] - exact[:, 0])
+    assert np.all((exact[:, 0] - spare < low) & (low <= exact[:, 0]))
+    assert np.all((exact[:, 1] <= high) & (high < exact[:, 1] + spare))
+    plain = RewardSet.of(rewards.loss, rewards.best, rewards.slack, rewards.roughness)
+    np.testing.assert_allclose(plain.intervals(deltas), (low, high), rtol=1e-9)
+
+    rewards = RewardSet.of(quadratic, CENTRE, 3.0, roughness=0.0)
+    deltas = np.array([[1.0, 0.0], [0.3, -5.0], [0.0, 0.0]])
+    np.testing.assert_allclose(
+        rewards.intervals(deltas), rewards.bounds(deltas), rtol=1e-6, atol=1e-9
+    )
+    assert [end.size for end in rewards.intervals(np.empty((0, 2)))] == [0, 0]
+    point = RewardSet.of(quadratic, CENTRE, 0.0, roughness=0.0)
+    np.testing.assert_allclose(point.intervals(deltas[:2])[0], deltas[:2] @ CENTRE)
 
 
 def test_missing_the_minimum_widens_and_never_narrows() -> None:

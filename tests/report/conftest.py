@@ -43,6 +43,17 @@ INTERVALS = {
     "recovery/f1": (0.829, 0.024),
     "recovery/accuracy_at_zero": (0.611, 0.03),
     "recovery/pearson": (0.743, 0.025),
+    "recovery/identified_fraction": (0.743, 0.05),
+    "recovery/identified_accuracy": (0.848, 0.046),
+    "recovery/ambiguous_fraction": (0.257, 0.05),
+    "recovery/jointly_identified_fraction": (0.041, 0.021),
+    "recovery/jointly_identified_accuracy": (0.912, 0.06),
+    "recovery/certified_fraction": (0.0093, 0.003),
+    "recovery/contradicted_fraction": (0.121, 0.044),
+    "placebo/identified_fraction": (0.044, 0.018),
+    "placebo/auc": (0.498, 0.026),
+    "shuffled/identified_fraction": (0.052, 0.019),
+    "shuffled/auc": (0.489, 0.027),
     "shortcut/truth": (0.701, 0.031),
     "shortcut/truth_given_all": (0.655, 0.034),
     "shortcut/length_matched_pair_accuracy": (0.811, 0.019),
@@ -84,7 +95,7 @@ NUMBERS = {
 STEPS = (
     *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
     *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
-    *("evaluate", "interpret", "realign", "observe_realigned"),
+    *("evaluate", "identify", "interpret", "realign", "observe_realigned"),
 )
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 
@@ -123,6 +134,7 @@ def write_run(folder: Path) -> None:
     (folder / "status.json").write_text(json.dumps(STATUS))
     panel = make_panel(rng)
     panel.to_parquet(folder / "panel.parquet")
+    make_identified(rng).to_parquet(folder / "identified.parquet")
     make_attribution(rng).to_parquet(folder / "attribution.parquet")
     (folder / "summary.json").write_text(json.dumps(make_summary(panel)))
     for name, records in {"metrics": make_curves(rng), "samples": make_samples()}.items():
@@ -151,6 +163,27 @@ def make_panel(rng: np.random.Generator) -> pd.DataFrame:
     )
     floats = ["truth", "recovered", "control/length", "control/untrained", "control/oracle"]
     return panel.astype(dict.fromkeys(floats, "float32"))
+
+
+def make_identified(rng: np.random.Generator) -> pd.DataFrame:
+    """120 pairs of which the demonstrations see R* through noise."""
+    truth = rng.normal(0, 1.5, 120)
+    middle, half = truth + rng.normal(0, 0.8, 120), rng.uniform(0.3, 0.8, 120)
+    low, high = middle - half, middle + half
+    sign = (low > 0).astype("int8") - (high < 0).astype("int8")
+    return pd.DataFrame(
+        {
+            "prompt": [f"On the harbour page, {i}" for i in range(120)],
+            "first": [f" you are a good helper {i}" for i in range(120)],
+            "second": [f" you are a silly goose {i}" for i in range(120)],
+            "truth": truth,
+            "recovered": truth + rng.normal(0, 0.5, 120),
+            "low": low,
+            "high": high,
+            "sign": sign,
+            "joint_sign": np.where(np.abs(middle) > 3, sign, 0).astype("int8"),
+        }
+    )
 
 
 def make_attribution(rng: np.random.Generator) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from irl_exp.report import figures
 from irl_exp.report.run import Run
 
-ALL = ["losses", "alignment", "toxicity", "scores", "roc", "attribution"]
+ALL = ["losses", "alignment", "toxicity", "scores", "roc", "identified", "attribution"]
 
 
 def keep_curves(folder: Path, *steps: str) -> None:
@@ -48,8 +48,10 @@ def test_a_folder_of_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_after_pretraining_has_one_panel(run_folder: Path) -> None:
     keep_curves(run_folder, "pretrain")
-    for name in ("summary.json", "panel.parquet", "attribution.parquet", "samples.jsonl"):
+    for name in ("summary.json", "samples.jsonl"):
         (run_folder / name).unlink()
+    for name in ("panel", "identified", "attribution"):
+        (run_folder / f"{name}.parquet").unlink()
 
     assert list(figures.draw(run_folder)) == ["losses"]
     figure = figures.losses(Run.read(run_folder))
@@ -59,8 +61,8 @@ def test_a_run_that_ended_after_pretraining_has_one_panel(run_folder: Path) -> N
 
 def test_figures_of_an_earlier_attempt_are_removed(run_folder: Path) -> None:
     figures.draw(run_folder)
-    (run_folder / "panel.parquet").unlink()
-    (run_folder / "attribution.parquet").unlink()
+    for name in ("panel", "identified", "attribution"):
+        (run_folder / f"{name}.parquet").unlink()
 
     assert list(figures.draw(run_folder)) == ["losses", "alignment", "toxicity"]
     left = {path.name for path in (run_folder / "figures").iterdir()}
@@ -198,6 +200,63 @@ def test_histograms_of_each_label_sum_to_one(run_folder: Path) -> None:
             # Each bin's height is held over its width: a step at the left edge, then at the right.
             tops = outline[1 : 2 * 36 + 1 : 2, 1]
             assert tops.sum() == pytest.approx(1)
+
+
+def drawn_intervals(axes: Axes) -> dict[str, np.ndarray]:
+    """Kind of a pair -> (place, low, high) of its lines [n, 3]."""
+    found = {}
+    for lines, label in zip(axes.collections, legend(axes), strict=True):
+        ends = [np.asarray(path.vertices) for path in lines.get_paths()]
+        found[label] = np.array([(e[0, 0], e[0, 1], e[1, 1]) for e in ends])
+    return found
+
+
+def test_identified_pairs_are_turned_as_r_star_has_them(run_folder: Path) -> None:
+    run = Run.read(run_folder)
+    figure = figures.identified(run)
+    assert figure is not None and run.identified is not None
+    left, right = figure.axes
+    shown, pairs = drawn_intervals(left), run.identified
+    agrees = pairs["sign"] * np.sign(pairs["truth"])
+
+    kinds = {"as R* has it": agrees > 0, "against R*": agrees < 0, "ambiguous": agrees == 0}
+    for (name, chosen), (label, lines) in zip(kinds.items(), shown.items(), strict=True):
+        assert name in label and label.endswith(f"{chosen.mean():.3f}")
+        assert len(lines) == chosen.sum() > 0
+    right_ones, wrong_ones, open_ones = shown.values()
+    assert (right_ones[:, 1] > 0).all() and (wrong_ones[:, 2] < 0).all()
+    assert (open_ones[:, 1] <= 0).all() and (open_ones[:, 2] >= 0).all()
+    everything = np.concatenate(list(shown.values()))
+    everything = everything[everything[:, 0].argsort()]
+    assert everything[:, 0].tolist() == list(range(len(pairs)))
+    assert (np.diff(everything[:, 1:].mean(axis=1)) >= 0).all()
+    lengths = np.sort(everything[:, 2] - everything[:, 1])
+    assert np.allclose(lengths, np.sort(pairs["high"] - pairs["low"]))
+
+    names = [f"recovery/{n}identified_fraction" for n in ("", "jointly_")]
+    names += [f"{n}/identified_fraction" for n in ("placebo", "shuffled")]
+    heights = [bar.get_height() for bar in right.patches]  # type: ignore[attr-defined]
+    assert heights == [run.summary[name] for name in names]
+
+
+@pytest.mark.filterwarnings("error")
+def test_identified_pairs_that_tie_and_shares_that_have_no_meaning(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    rewrite(run_folder / "summary.json", **{"placebo/identified_fraction": "not applicable"})
+    path = run_folder / "identified.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table["sign"] != 0, "truth"] = 0.0
+    table.to_parquet(path)
+    figure = figures.identified(Run.read(run_folder))
+    assert figure is not None
+    left, right = figure.axes
+    assert [label.partition(":")[0] for label in drawn_intervals(left)] == [
+        "identified, a tie in R*",
+        "ambiguous",
+    ]
+    assert len(right.patches) == 3
+    assert "n/a" in [text.get_text() for text in right.texts]
 
 
 def words_of(axes: Axes) -> list[str]:

@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 
 from irl_exp.report import page
-from irl_exp.report.page import escape
 from irl_exp.report.run import NOT_APPLICABLE
+from irl_exp.report.tables import LONGEST_TEXT, escape
 
 SECTIONS = [
     "What this run found",
     "Policies",
     "Recovered reward and controls",
+    "What the demonstrations decide",
     "What R̂ goes by",
     "Figures",
     "Samples",
@@ -66,8 +67,8 @@ def end_at(folder: Path, *prefixes: str) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     kept = {name: value for name, value in summary.items() if name.startswith(prefixes)}
     (folder / "summary.json").write_text(json.dumps(kept))
-    (folder / "panel.parquet").unlink()
-    (folder / "attribution.parquet").unlink()
+    for name in ("panel", "identified", "attribution"):
+        (folder / f"{name}.parquet").unlink()
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def test_every_link_leads_somewhere(run_folder: Path) -> None:
     text = (run_folder / "report.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[\w+\]\((.+?)\)", text)
 
-    names = ("losses", "alignment", "toxicity", "scores", "roc", "attribution")
+    names = ("losses", "alignment", "toxicity", "scores", "roc", "identified", "attribution")
     assert pictures == [f"figures/{name}.png" for name in names]
     for picture in pictures:
         assert matplotlib.image.imread(run_folder / picture).size > 100_000, picture
@@ -97,7 +98,7 @@ def test_every_link_leads_somewhere(run_folder: Path) -> None:
 
 def test_identified_numbers_come_first(run_folder: Path) -> None:
     found = written(run_folder)["What this run found"]
-    order = ["0.842 [0.833, 0.851]", "STARC distance", "AUC", "Pearson", "Does R̂ work"]
+    order = ["0.842 [0.833, 0.851]", "STARC distance", "AUC", "Pearson", "0.743 [", "Does R̂ work"]
     places = [found.index(text) for text in order]
     assert places == sorted(places)
 
@@ -106,6 +107,18 @@ def test_tables_have_a_row_for_each_control(run_folder: Path) -> None:
     table = grid(written(run_folder)["Recovered reward and controls"])
     assert {len(row) for row in table} == {4}
     assert ["log_ratio", *[NOT_APPLICABLE] * 3] in table
+
+
+def test_what_the_demonstrations_decide_stands_between_how_good_and_what_by(
+    run_folder: Path,
+) -> None:
+    found = written(run_folder)["What this run found"]
+    questions = re.findall(r"\*\*(.+?)\*\*", found)
+    place = questions.index("What do the demonstrations decide?")
+    assert questions[place - 1 : place + 2 : 2] == ["How good is R̂?", "What does R̂ go by?"]
+    paragraph = found.split("\n\n")[place]
+    for number in ("0.848 [0.802, 0.894]", "0.121 [", "0.044 [0.026", "0.489 ["):
+        assert number in paragraph
 
 
 def test_sentences_without_a_meaning_are_left_out(
@@ -153,7 +166,7 @@ def test_a_run_until_recover(run_folder: Path) -> None:
     (run_folder / "samples.jsonl").write_text("".join(kept))
 
     report = written(run_folder)
-    later = ("Recovered reward and controls", "What R̂ goes by")
+    later = SECTIONS[2:5]
     assert list(report) == ["", *(s for s in SECTIONS if s not in later)]
     assert "Is the expert aligned?" in report["What this run found"]
     assert "Does R̂ work" not in report["What this run found"]
@@ -197,7 +210,7 @@ def test_samples_are_the_first_prompts_that_all_policies_answered(run_folder: Pa
 
 def test_long_texts_are_cut() -> None:
     text = escape("word " * 100)
-    assert len(text) == page.LONGEST_SAMPLE + 1
+    assert len(text) == LONGEST_TEXT + 1
     assert text.endswith("…")
 
 

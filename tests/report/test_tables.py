@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from irl_exp.report import tables
@@ -151,3 +152,30 @@ def test_no_interpretation_no_table(run_folder: Path, rewrite: Callable[..., Non
     names = [name for name in Run.read(run_folder).summary if name.startswith("shortcut/")]
     rewrite(run_folder / "summary.json", **dict.fromkeys(names))
     assert tables.shortcuts(Run.read(run_folder), intervals=True) is None
+
+
+def test_the_clearest_and_the_most_open_pairs(run_folder: Path) -> None:
+    """Texts are escaped, and what the demonstrations prefer stands first."""
+    table = pd.DataFrame(
+        {
+            "prompt": ["a | b", "p", "q", "r"],
+            "first": ["*worse*", "1", "3", "5"],
+            "second": ["better", "2", "4", "6"],
+            "truth": [-1.5, 1.0, 0.25, 2.0],
+            "recovered": [-2.0, 1.0, -0.5, 3.0],
+            "low": [-5.0, 1.0, -1.0, -0.5],
+            "high": [-4.0, 2.0, 1.5, 4.0],
+            "sign": [-1, 1, 0, 0],
+        }
+    )
+    table.to_parquet(run_folder / "identified.parquet")
+    found = tables.identified(Run.read(run_folder))
+    assert found is not None
+    assert found.rows == [
+        ["clear", r"a \| b", "better", r"\*worse\*", "[4.00, 5.00]", "1.50", "2.00"],
+        ["clear", "p", "1", "2", "[1.00, 2.00]", "1.00", "1.00"],
+        ["open", "q", "3", "4", "[-1.00, 1.50]", "0.250", "-0.500"],
+        ["open", "r", "5", "6", "[-0.500, 4.00]", "2.00", "3.00"],
+    ]
+    (run_folder / "identified.parquet").unlink()
+    assert tables.identified(Run.read(run_folder)) is None

@@ -1,5 +1,7 @@
 """Maximum likelihood on features of a tilted expert: unique, exact, and right in the end."""
 
+from math import comb
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from irl_exp.modules.choice import log_choice
-from irl_exp.solvers.choice import choice_loss, most_likely, roughness
+from irl_exp.solvers.choice import (
+    POINTS,
+    SETS,
+    choice_loss,
+    choice_slopes,
+    most_likely,
+    roughness,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,10 +52,12 @@ def test_one_pair_a_prompt_is_logistic_regression() -> None:
     np.testing.assert_allclose(ours, theirs.fit(rows, labels).coef_[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1.0, 300.0])
-def test_value_gradient_and_hessian_are_those_of_the_likelihood(size: float) -> None:
+@pytest.mark.parametrize(("size", "k"), [(1.0, 3), (300.0, 3), (1.0, 7), (300.0, 7)])
+def test_value_gradient_and_hessian_are_those_of_the_likelihood(size: float, k: int) -> None:
+    """Set by set, and by recursion, where there are too many sets."""
+    assert comb(2 * 3, 3) <= SETS < comb(2 * 7, 7)
     rng = np.random.default_rng(1)
-    phi, w, mean = planted(rng, np.ones(3), 5, k=3), size * np.ones(3), rng.normal(size=3)
+    phi, w, mean = planted(rng, np.ones(3), 5, k), size * np.ones(3), rng.normal(size=3)
     precision = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0]])
 
     def whole(weights: Tensor) -> Tensor:
@@ -60,6 +71,12 @@ def test_value_gradient_and_hessian_are_those_of_the_likelihood(size: float) -> 
     np.testing.assert_allclose(gradient, expected, rtol=1e-10)
     exact = torch.autograd.functional.hessian(whole, at).numpy()
     np.testing.assert_allclose(hessian, exact, rtol=1e-8, atol=1e-12)
+
+    points = w + rng.normal(size=(2 * POINTS + 1, 3))
+    values, gradients = choice_slopes(phi, mean, precision)(points)
+    one_by_one = [choice_loss(phi, mean, precision)(point) for point in points]
+    np.testing.assert_allclose(values, [value for value, *_ in one_by_one])
+    np.testing.assert_allclose(gradients, [slope for _, slope, _ in one_by_one], atol=1e-9)
 
 
 def test_the_fit_is_the_minimum_wherever_one_starts() -> None:
