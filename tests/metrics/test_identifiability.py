@@ -16,7 +16,7 @@ from irl_exp.metrics.identifiability import (
 )
 from irl_exp.solvers.choice import choice_loss, choice_slopes, most_likely, roughness
 from irl_exp.solvers.linear import differences
-from tests.solvers.test_choice import direction, planted
+from tests.solvers.planted import direction, planted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CURVATURE = np.array([[4.0, 1.0], [1.0, 2.0]])

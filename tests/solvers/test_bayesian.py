@@ -22,7 +22,7 @@ from irl_exp.solvers.bayesian import (
 )
 from irl_exp.solvers.choice import most_likely
 from irl_exp.solvers.linear import differences, matched
-from tests.solvers.test_choice import cosine, direction, planted
+from tests.solvers.planted import cosine, direction, planted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 K = 4

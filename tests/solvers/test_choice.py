@@ -17,28 +17,9 @@ from irl_exp.solvers.choice import (
     most_likely,
     roughness,
 )
+from tests.solvers.planted import cosine, direction, planted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def planted(
-    rng: np.random.Generator, w: np.ndarray, n: int, k: int = 4, root: np.ndarray | None = None
-) -> Tensor:
-    """n pools [n, 2k, d]: features N(0, root root^T), the first k tilted by exp(w . phi), which
-    moves their mean by root root^T w and changes nothing else."""
-    root = np.eye(w.size) if root is None else root
-    phi = rng.normal(size=(n, 2 * k, w.size)) @ root.T
-    phi[:, :k] += root @ (root.T @ w)
-    return torch.from_numpy(phi)
-
-
-def direction(rng: np.random.Generator, d: int) -> np.ndarray:
-    w = rng.normal(size=d)
-    return w / np.linalg.norm(w)
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 def test_one_pair_a_prompt_is_logistic_regression() -> None:

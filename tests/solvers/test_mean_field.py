@@ -11,8 +11,8 @@ from irl_exp.metrics.identifiability import Array
 from irl_exp.solvers.bayesian import FAMILIES, Gaussian, rounds, update_mean_field
 from irl_exp.solvers.linear import matched
 from irl_exp.solvers.mean_field import nearest, negative_elbo
+from tests.solvers.planted import cosine, direction, planted
 from tests.solvers.test_bayesian import K, as_pools
-from tests.solvers.test_choice import cosine, direction, planted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
