@@ -149,9 +149,11 @@ def test_types_follow_the_choices() -> None:
 
 def test_seeds_follow_the_root() -> None:
     seeds = typed("seed=3").seeds
-    assert (seeds.data, seeds.policy, seeds.recovery) == (3, 3, 3)
-    seeds = typed("seed=3", "seeds=recovery_only", "seeds.policy=7").seeds
+    assert set(vars(seeds).values()) == {3}
+    seeds = typed("seed=3", "seeds=recovery_only", "seeds.policy=7", "seeds.order=5").seeds
     assert (seeds.data, seeds.policy, seeds.recovery) == (0, 7, 3)
+    assert (seeds.alignment, seeds.demonstrations) == (7, 7)
+    assert (seeds.initialization, seeds.order) == (3, 5)
 
 
 POSITIVE = [

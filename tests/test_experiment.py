@@ -60,11 +60,15 @@ POLICIES = ("reference", "aligned", "realigned")
 CONTROLS = ("log_ratio", "length", "untrained", "oracle")
 FACTORS = ("length", "ended", "repetition", "likelihood")
 NOT_APPLICABLE = "not applicable"
+SEEDS = (
+    *("data", "policy", "alignment", "demonstrations"),
+    *("recovery", "initialization", "order"),
+)
 # Steps of a whole run, by the names under which the run reports them.
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
-    *("twin", "evaluate", "interpret", "realign", "observe_realigned"),
+    *("twin", "evaluate_panel", "evaluate", "interpret", "realign", "observe_realigned"),
 )
 # The numbers that every run must have.
 NUMBERS = (
@@ -166,7 +170,7 @@ def test_run_directory_is_complete(smoke: Path, lab: Lab) -> None:
     status, manifest = read(smoke / "status.json"), read(smoke / "manifest.json")
     assert status["status"] == "done"
     assert status["run_id"] == manifest["run_id"]
-    assert manifest["seeds"] == {"data": 0, "policy": 0, "recovery": 0}
+    assert manifest["seeds"] == dict.fromkeys(SEEDS, 0)
     assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
     assert tuple(manifest["steps"]) == STEPS
     kept = {folder.name for folder in lab.store.glob("*/*") if (folder / "manifest.json").exists()}
@@ -332,7 +336,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         "align": 1 + 4,  # the expert, and a realigned policy of each run
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
-        **{"evaluate": 4, "interpret": 4},
+        **{"evaluate_panel": 1, "evaluate": 4, "interpret": 4},
     }
     assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())
     upstream = STEPS[: STEPS.index("demonstrate") + 1]

@@ -245,7 +245,15 @@ def studies(store: Path) -> dict[str, Config]:
                 "logistic": margin("logistic", "logistic"),
             },
         ),
-        seeds=SeedsConfig(data=0, policy=0, recovery=0),
+        seeds=SeedsConfig(
+            data=0,
+            policy=0,
+            alignment=0,
+            demonstrations=0,
+            recovery=0,
+            initialization=0,
+            order=0,
+        ),
         trainer=TrainerConfig(
             name="cpu",
             accelerator="cpu",

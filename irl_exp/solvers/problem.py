@@ -17,7 +17,8 @@ class Problem:
     """Demonstrations, and the folders of what they came from.
 
     `reference` and `aligned` are policy folders; `truth` is R*'s folder, for the oracle alone.
-    `kl_coef` is the beta of RLHF. Curves are written into `folder`.
+    `kl_coef` is the beta of RLHF. Curves are written into `folder`. `initialization` and `order`
+    are seeds: of a new head's weights, and of all else that is drawn.
     """
 
     config: SolverConfig
@@ -29,7 +30,8 @@ class Problem:
     max_new_tokens: int
     trainer: TrainerConfig
     device: str
-    seed: int
+    initialization: int
+    order: int
     folder: Path
 
     def new_reward(self) -> NetworkReward:
@@ -38,4 +40,6 @@ class Problem:
         return reward_model.from_body(self.reference, self.generator("head"), batch)
 
     def generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator().manual_seed(zlib.crc32(f"{purpose}/{self.seed}".encode()))
+        """A generator of its own for each purpose."""
+        seed = self.initialization if purpose == "head" else self.order
+        return torch.Generator().manual_seed(zlib.crc32(f"{purpose}/{seed}".encode()))

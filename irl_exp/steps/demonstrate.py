@@ -43,7 +43,7 @@ def demonstrate(
     bench: Bench, comments: Artifact, aligned: Artifact, reference: Artifact
 ) -> Artifact:
     """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew."""
-    config, seed = bench.config.demonstrations, bench.config.seeds.policy
+    config, seed = bench.config.demonstrations, bench.config.seeds.demonstrations
     trainer = bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
 

@@ -26,7 +26,9 @@ def recover(
     label: str = "recover",
 ) -> Artifact:
     """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`."""
-    seed = bench.config.seeds.recovery
+    seeds = bench.config.seeds
+    # Where both seeds are one number, as by default, it stands for both.
+    apart = {"initialization": seeds.initialization} if seeds.initialization != seeds.order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -40,20 +42,25 @@ def recover(
             max_new_tokens=max_new_tokens,
             trainer=bench.config.trainer,
             device=bench.device,
-            seed=seed,
+            initialization=seeds.initialization,
+            order=seeds.order,
             folder=folder,
         )
         reward = SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
-        save_calibrated(
-            reward, folder, table, reference, origin={"solver": asdict(solver), "seed": seed}
-        )
+        origin = {"solver": asdict(solver), "seed": seeds.order, **apart}
+        save_calibrated(reward, folder, table, reference, origin)
 
     return bench.do(
         "recover",
         VERSION,
         compute,
-        config={"solver": asdict(solver), "kl_coef": kl_coef, "max_new_tokens": max_new_tokens},
+        config={
+            "solver": asdict(solver),
+            "kl_coef": kl_coef,
+            "max_new_tokens": max_new_tokens,
+            **apart,
+        },
         inputs={
             "comments": comments,
             "pairs": pairs,
@@ -61,6 +68,6 @@ def recover(
             "reference": reference,
             "truth": truth,
         },
-        seed=seed,
+        seed=seeds.order,
         label=label,
     )

@@ -84,7 +84,7 @@ NUMBERS = {
 STEPS = (
     *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
     *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
-    *("evaluate", "interpret", "realign", "observe_realigned"),
+    *("evaluate_panel", "evaluate", "interpret", "realign", "observe_realigned"),
 )
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 
