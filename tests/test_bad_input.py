@@ -35,6 +35,7 @@ TABLE = {
     "+seed=1": "Could not append to config. An item is already at 'seed'.",
     "model=neox": "model=neox: expected one of checkpoint, neox-100k, ",
     "+debug=fire": "debug=fire: expected one of smoke",
+    "+sweep=all": "sweep=all: expected one of non_identifiability",
     "dataset.toxic_values=[1]": "dataset.toxic_values: no such key; expected one of name, size, ",
     "seed=x": "seed: Value 'x' of type 'str' could not be converted to Integer",
     "seed=1.5": "seed: Value '1.5' of type 'float' could not be converted to Integer",
@@ -58,6 +59,7 @@ TABLE = {
     "--cfg everything": "argument --cfg/-c: invalid choice: 'everything' (choose from ",
     # Values, and rules between them.
     "seed=-1": "seed=-1: expected 0 to 4294967295",
+    "seeds.alignment=-1": "seeds.alignment=-1: expected 0 to 4294967295",
     "demonstrations.k=0": "demonstrations.k=0: expected a positive number",
     "dataset.size=3": "dataset.size=3: expected at least 8, one of each class in each split",
     "until=tomorrow": "until=tomorrow: expected one of curate, pretrain, ",

@@ -34,6 +34,7 @@ from irl_exp.data import synthetic
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.report import command
 from irl_exp.steps import interpret
 from irl_exp.steps.bench import derive
 from tests.materials import (
@@ -343,6 +344,46 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
     shared = {tuple(read(run / "manifest.json")["steps"][s] for s in upstream) for run in runs}
     assert len(shared) == 1
     assert len({results(run)["recovery/starc"] for run in runs}) == 4
+
+
+@pytest.mark.slow
+def test_a_sweep_is_reported(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named sweep, less of it: what its seeds vary is what the report says, on one panel."""
+    sweep = tmp_path / "sweep"
+    place = f"hydra.sweep.dir={sweep}"
+    lab.main("+sweep=non_identifiability", "seeds.demonstrations=0", "seeds.alignment=0", place)
+    lab.main("-m", "until=evaluate", "seeds.demonstrations=1", place)
+    runs = [path.parent for path in sorted(sweep.glob("*/status.json"))]
+    assert len(runs) == 5 and {read(run / "status.json")["status"] for run in runs} == {"done"}
+    assert len({read(run / "manifest.json")["panel_digest"] for run in runs}) == 1
+    assert len({read(run / "manifest.json")["steps"]["demonstrate"] for run in runs}) == 2
+    assert len({read(run / "manifest.json")["steps"]["align"] for run in runs}) == 1
+
+    monkeypatch.setattr(sys, "argv", ["irl-report", str(sweep)])
+    command.main()
+    pairs = pd.read_csv(sweep / "report" / "starc-pairs.csv")
+    counts = {"initialization": 2, "order of data": 2, "recovery (initialization, order)": 2}
+    assert Counter(pairs["varied"]) == {**counts, "demonstrations": 1, "several of these": 3}
+    assert ((pairs["starc"] > 1e-3) & (pairs["starc"] < 1)).all()
+    [square] = (sweep / "report").glob("starc-????????????????.csv")
+    assert len(pd.read_csv(square)) == 5 + 1
+    assert len(pd.read_csv(sweep / "report" / "results.csv")) == 5
+
+
+@pytest.mark.slow
+def test_seeds_can_be_set_apart(smoke: Path, lab: Lab) -> None:
+    """Each changes its own step and what follows from that, and nothing before."""
+    known = read(smoke / "manifest.json")["steps"]
+    for seed, step in {
+        "alignment": "align",
+        "demonstrations": "demonstrate",
+        "initialization": "recover",
+        "order": "recover",
+    }.items():
+        steps = read(lab.run(f"seeds.{seed}=1", f"until={step}") / "manifest.json")["steps"]
+        changed = [name for name, fingerprint in steps.items() if known[name] != fingerprint]
+        follows = {"align": ["align", "observe_aligned"]}.get(step, [step])
+        assert changed == follows, seed
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -93,7 +93,10 @@ def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> se
     if folder.exists() and not folder.is_dir():
         raise NoReport(f"{folder}: a file; expected a folder, or a new name")
     own = folder / OWN
-    earlier = set(json.loads(own.read_text())) if own.is_file() else set()
+    try:
+        earlier = set(json.loads(own.read_text())) if own.is_file() else set()
+    except ValueError as error:
+        raise NoReport(f"{own}: damaged; remove it, and what the report wrote") from error
     for name in names:
         if name not in earlier and os.path.lexists(folder / name):
             raise NoReport(f"{folder / name}: not written by irl-report; expected another OUT")

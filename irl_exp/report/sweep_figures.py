@@ -19,7 +19,6 @@ from irl_exp.report.figures import (
     TRUTH,
     TRUTH_SIGN,
 )
-from irl_exp.report.run import number
 
 COLOURS = (TRUTH, TOXIC, RECOVERED, *CONTROLS)
 # Runs up to which a cell of the matrix has its number in it, and a name beside it.
@@ -44,7 +43,8 @@ def heat_map(matrix: Matrix) -> Figure:
     top = max(np.nanmax(cells), *floors, 1e-9)
     size = 0.46 if n <= NUMBERED else 0.24 if n <= NAMED else 0.12
     with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(size * n + 3.4, size * n + 2.2))
+        beside = 0.075 * max(map(len, matrix.labels)) if n <= NAMED else 0
+        figure = Figure(figsize=(size * n + beside + 2.2, size * n + 1))
         axes = figure.add_subplot()
         image = axes.imshow(cells, cmap="viridis_r", vmin=0, vmax=top)
         axes.grid(visible=False)
@@ -90,7 +90,7 @@ def along(curves: Curves) -> Figure:
                 colour = COLOURS[labels.index(name) % len(COLOURS)]
                 x, y = ([getattr(p, part) for p in points] for part in ("at", "mean"))
                 runs = np.array([run for point in points for run in point.runs])
-                axes.scatter(*runs.T, s=12, color=colour, alpha=0.35, linewidths=0)
+                axes.scatter(*runs.T, s=14, color=colour, alpha=0.45, linewidths=0)
                 axes.errorbar(
                     [mean.mean for mean in x],
                     [mean.mean for mean in y],
@@ -118,8 +118,8 @@ def along(curves: Curves) -> Figure:
             axes.set(title=MEASURES[measure], xlabel=curves.x)
             if curves.logarithmic:
                 axes.set_xscale("log")
-                ticks = sorted({m.mean for ps in lines.values() for m in (p.at for p in ps)})
-                axes.set_xticks(ticks, [number(tick) for tick in ticks])
+                ticks = sorted({p.at.mean for points in lines.values() for p in points})
+                axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
                 axes.minorticks_off()
         if len(labels) > 1:
             handles: dict[str, Artist] = {}

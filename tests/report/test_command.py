@@ -67,6 +67,10 @@ def test_what_it_did_not_write_is_not_written_over(sweep: Path) -> None:
         (["sweep/a"], "sweep/a: one run; expected -o OUT, where the report is to go"),
         (["sweep", "-o", "file"], "file: a file; expected a folder, or a new name"),
         (["sweep", "-o", "file/out"], "file/out: Not a directory"),
+        (
+            ["sweep", "-o", "damaged"],
+            "damaged/.irl-report.json: damaged; remove it, and what the report wrote",
+        ),
     ],
 )
 def test_what_is_refused(
@@ -74,6 +78,8 @@ def test_what_is_refused(
 ) -> None:
     (sweep.parent / "empty").mkdir()
     (sweep.parent / "file").write_text("")
+    (sweep.parent / "damaged").mkdir()
+    (sweep.parent / "damaged" / command.OWN).write_text("[")
     monkeypatch.chdir(sweep.parent / "empty" if words == ["."] else sweep.parent)
     monkeypatch.setattr(sys, "argv", ["irl-report", *words])
     with pytest.raises(SystemExit) as refused:
