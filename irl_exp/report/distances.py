@@ -34,13 +34,18 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of one configuration: their distance, and which seeds differ."""
+    """Two runs of one configuration: their distance, and which seeds differ.
+
+    `unshared` is what the distance would be if the errors of the two had nothing in common: their
+    correlation is then the product of those with R*, so that it is sqrt((1 - rho_i rho_j) / 2).
+    """
 
     first: str
     second: str
     configuration: str
     varied: frozenset[str]
     distance: float
+    unshared: float
 
     @property
     def source(self) -> str:
@@ -89,6 +94,7 @@ class Matrix:
     def pairs(self) -> list[Pair]:
         """Of runs that differ in seeds alone."""
         of = [self.configuration(run) for run in self.runs]
+        rho = 1 - 2 * self.to_truth**2
         return [
             Pair(
                 self.labels[i],
@@ -96,6 +102,7 @@ class Matrix:
                 of[i],
                 seeds_apart(self.runs[i], self.runs[j]),
                 float(self.between[i, j]),
+                float(np.sqrt((1 - rho[i] * rho[j]) / 2)),
             )
             for i, j in combinations(range(len(self.runs)), 2)
             if of[i] == of[j]

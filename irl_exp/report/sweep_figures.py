@@ -115,6 +115,8 @@ def along(curves: Curves) -> Figure:
                     fontsize=8,
                     color="#555555",
                 )
+            low, high = axes.get_ylim()  # no measure leaves [0, 1], though an interval may
+            axes.set_ylim(max(low, -0.02), min(high, 1.02))
             axes.set(title=MEASURES[measure], xlabel=curves.x)
             if curves.logarithmic:
                 axes.set_xscale("log")

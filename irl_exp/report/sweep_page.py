@@ -137,34 +137,29 @@ def _matrix_section(matrix: Matrix) -> Section:
 
 def _spread(matrix: Matrix) -> Table:
     """A row a configuration: distances to R*, between its runs, and the floor of both."""
-    of = np.array([matrix.configuration(run) for run in matrix.runs])
+    of = [matrix.configuration(run) for run in matrix.runs]
     rows = []
-    for name in dict.fromkeys(of.tolist()):
-        mine = of == name
-        to_truth = Spread.of(matrix.to_truth[mine].tolist())
-        between = [pair.distance for pair in matrix.pairs() if pair.configuration == name]
-        apart = Spread.of(between) if between else None
+    for name in dict.fromkeys(of):
+        mine = [place for place, configuration in enumerate(of) if configuration == name]
+        pairs = [pair for pair in matrix.pairs() if pair.configuration == name]
         floor = [x for x in matrix.floor[mine].tolist() if x == x]
-        summaries = numbers(
-            [run for run, is_mine in zip(matrix.runs, mine, strict=True) if is_mine],
-            "recovery/starc_floor",
-        )
+        own = numbers([matrix.runs[place] for place in mine], "recovery/starc_floor")
         rows.append(
             [
                 name,
-                str(to_truth.n),
-                *_cells(to_truth),
-                *(_cells(apart) if apart else [MISSING, MISSING]),
-                number(float(np.mean(floor))) if floor else MISSING,
-                number(float(np.mean(summaries))) if summaries else MISSING,
+                str(len(mine)),
+                *_cells(matrix.to_truth[mine].tolist()),
+                *_cells([pair.distance for pair in pairs]),
+                *(_cells(distances)[0] for distances in ([p.unshared for p in pairs], floor, own)),
             ]
         )
     return Table(
-        ["runs", "n", "to R*", "sd", "between runs", "sd", "floor", "starc_floor"],
+        ["runs", "n", "to R*", "sd", "between", "sd", "unshared", "floor", "starc_floor"],
         rows,
+        "To R*, and between runs that differ in seeds alone. Unshared: the distance between runs "
+        "if their errors had nothing in common; below it, they share one that no seed removes. "
         "Floor: R* from a second R* by the same recipe, on this panel; starc_floor: the same on "
-        "the completions of both policies. Runs that lie nearer to each other than to R* share an "
-        "error that no seed removes; runs as far from each other as from R* agree on nothing else.",
+        "the completions of both policies.",
     )
 
 
@@ -177,8 +172,7 @@ def _split(pairs: list[Pair]) -> list[str | Table | Picture]:
         return []
     rows = []
     for (source, configuration), distances in found.items():
-        spread = Spread.of(distances)
-        rows.append([source, configuration, str(spread.n), *_cells(spread)])
+        rows.append([source, configuration, str(len(distances)), *_cells(distances)])
     note = (
         "Distances between runs that differ in these seeds and in nothing else. One run is in "
         "several pairs, so that sd is no standard error."
@@ -186,7 +180,11 @@ def _split(pairs: list[Pair]) -> list[str | Table | Picture]:
     return [Table(["what varied", "runs", "pairs", "mean", "sd"], rows, note)]
 
 
-def _cells(spread: Spread) -> list[str]:
+def _cells(distances: Sequence[float]) -> list[str]:
+    """Mean and standard deviation, as far as there are any."""
+    if not distances:
+        return [MISSING, MISSING]
+    spread = Spread.of(distances)
     return [number(spread.mean), number(spread.sd) if spread.n > 1 else MISSING]
 
 
@@ -234,6 +232,7 @@ def _pair_rows(pairs: list[tuple[str, Pair]]) -> pd.DataFrame:
             "second": pair.second,
             "varied": pair.source,
             "starc": pair.distance,
+            "unshared": pair.unshared,
         }
         for digest, pair in pairs
     )

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from irl_exp.report.collect import collect
@@ -58,6 +59,28 @@ def test_the_split_by_what_varied(sweep: Path) -> None:
     assert {source: len(distances) for source, distances in found.items()} == {
         "several of these": 5,
     }
+
+
+def test_errors_that_are_not_shared(tmp_path: Path) -> None:
+    """In a space of many dimensions, two rewards whose errors were drawn apart from each other."""
+    rng = np.random.default_rng(0)
+    truth, *errors = rng.normal(size=(3, 20_000, 2))
+    for i, error in enumerate(errors):
+        folder = write_small_run(tmp_path / f"{i}", order=i)
+        panel = pd.DataFrame(
+            {
+                "kind": "reference",
+                "prompt": np.repeat(np.arange(len(truth)), 2),
+                "truth": truth.ravel(),
+                "recovered": (truth + (1 + i) * error).ravel(),
+            }
+        )
+        panel.to_parquet(folder / "panel.parquet")
+    [matrix], _ = matrices(collect([tmp_path]).done)
+    [pair] = matrix.pairs()
+    rho = 1 / math.sqrt(2) / math.sqrt(5)  # of R* with either, multiplied
+    assert pair.unshared == pytest.approx(math.sqrt((1 - rho) / 2), abs=5e-3)
+    assert pair.distance == pytest.approx(pair.unshared, abs=5e-3)
 
 
 def test_only_runs_of_one_configuration_make_pairs(sweep: Path) -> None:
