@@ -77,8 +77,10 @@ def collect(folders: Iterable[Path]) -> Runs:
     unreadable: dict[Path, str] = {}
     for path in places.values():
         try:
-            runs.append(Run.read(path))
-        except (OSError, ValueError, KeyError, YAMLError) as error:
+            if "status" not in (run := Run.read(path)).status:
+                raise ValueError("status.json does not say how the run went")
+            runs.append(run)
+        except (OSError, ValueError, YAMLError) as error:
             unreadable[path] = " ".join(str(error).split())
     counted: dict[Any, Run] = {}
     repeats: dict[Path, Path] = {}

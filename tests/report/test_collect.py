@@ -45,12 +45,14 @@ def test_runs_are_found_wherever_they_lie(tmp_path: Path) -> None:
 def test_what_did_not_end_well_is_kept_apart(tmp_path: Path) -> None:
     for status in ("done", "failed", "interrupted", "running"):
         write_small_run(tmp_path / status, status=status)
-    broken = write_small_run(tmp_path / "broken")
+    broken, empty = (write_small_run(tmp_path / name) for name in ("broken", "empty"))
     (broken / "summary.json").write_text("{")
+    (empty / "status.json").write_text("{}")
     found = collect([tmp_path])
     assert [run.folder.name for run in found.done] == ["done"]
     assert [run.folder.name for run in found.others] == ["failed", "interrupted", "running"]
-    assert list(found.unreadable) == [broken] and "\n" not in found.unreadable[broken]
+    assert list(found.unreadable) == [broken, empty]
+    assert not any("\n" in reason for reason in found.unreadable.values())
 
 
 def test_a_study_counts_once(tmp_path: Path) -> None:

@@ -59,13 +59,10 @@ def test_the_tables_by_hand(sweep: Path) -> None:
         *("demonstrations.prompts=10", "2", "0.750±0.635", "0.200±0", "2.00±0"),
     ]
     spread = next(t for header, t in titles.items() if "to R*" in header)
+    few, many = (f"demonstrations.prompts={n}" for n in (10, 50))
     assert spread.rows == [
-        [
-            "demonstrations.prompts=10",
-            "2",
-            *["0.354", "0.500", "0.707", "–", "0.707", "0.383", "0.200"],
-        ],
-        ["demonstrations.prompts=50", "1", *["0.383", "–", "–", "–", "–", "0.383", "0.200"]],
+        [few, "2", "0.354", "0.500", "0.707", "–", "0.707", "0.383", "0.200"],
+        [many, "1", "0.383", "–", "–", "–", "–", "0.383", "0.200"],
     ]
     split = titles["what varied", "runs", "pairs", "mean", "sd"]
     assert split.rows == [["order of data", "demonstrations.prompts=10", "1", "0.707", "–"]]
