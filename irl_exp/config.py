@@ -326,7 +326,11 @@ class EvaluationConfig:
 class SeedsConfig:
     data: int
     policy: int
+    alignment: int
+    demonstrations: int
     recovery: int
+    initialization: int
+    order: int
 
 
 @dataclass
@@ -492,7 +496,10 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
     # What the libraries' generators take.
     **dict.fromkeys(
-        ("data", "policy", "recovery", "seed"),
+        (
+            *("data", "policy", "alignment", "demonstrations", "recovery"),
+            *("initialization", "order", "seed"),
+        ),
         ("0 to 4294967295", lambda value: 0 <= value < 2**32),
     ),
 }

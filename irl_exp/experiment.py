@@ -52,7 +52,7 @@ def study(bench: Bench) -> None:
     if isinstance(config.ground_truth, TrainedGroundTruth):
         twin = fit_ground_truth(bench, comments, reference, twin=True)
     observed = {"reference": before, "aligned": after}
-    evaluate(bench, comments, pairs, truth, recovered, controls, twin, observed)
+    evaluate(bench, comments, pairs, reference, truth, recovered, controls, twin, observed)
     bench.finish("evaluate")
     if config.evaluation.identify_pairs:
         identify(bench, comments, pairs, reference, truth, recovered)

@@ -37,6 +37,7 @@ TABLE = {
     "+seed=1": "Could not append to config. An item is already at 'seed'.",
     "model=neox": "model=neox: expected one of checkpoint, neox-100k, ",
     "+debug=fire": "debug=fire: expected one of smoke",
+    "+sweep=all": "sweep=all: expected one of non_identifiability",
     "dataset.toxic_values=[1]": "dataset.toxic_values: no such key; expected one of name, size, ",
     "seed=x": "seed: Value 'x' of type 'str' could not be converted to Integer",
     "seed=1.5": "seed: Value '1.5' of type 'float' could not be converted to Integer",
@@ -65,6 +66,7 @@ TABLE = {
         "evaluation.identify_prior_scale=0.0: expected a positive number"
     ),
     "evaluation.identify_pairs=-1": "evaluation.identify_pairs=-1: expected 0 or more",
+    "seeds.alignment=-1": "seeds.alignment=-1: expected 0 to 4294967295",
     "demonstrations.k=0": "demonstrations.k=0: expected a positive number",
     "dataset.size=3": "dataset.size=3: expected at least 8, one of each class in each split",
     "until=tomorrow": "until=tomorrow: expected one of curate, pretrain, ",

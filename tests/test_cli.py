@@ -188,7 +188,7 @@ def test_what_would_run_is_shown(tmp_path: Path) -> None:
     [(status, out, err)] = irl_exp([command], tmp_path)
     assert (status, err) == (0, "")
     config = yaml.safe_load(out)
-    assert config["seeds"] == {"data": 3, "policy": 3, "recovery": 3}
+    assert set(config["seeds"].values()) == {3}
     assert (config["solver"]["objective"], config["rlhf"]["kl_coef"]) == ("logistic", 0.25)
     assert config["paths"]["store"] == f"{tmp_path}/store"
     assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from irl_exp import cli
@@ -71,6 +73,24 @@ def test_every_choice_composes_and_is_valid(leaf: str, monkeypatch: pytest.Monke
     validate(config)
     if group in SCHEMAS:
         assert isinstance(getattr(config, group), tuple(SCHEMAS[group].values()))
+
+
+SWEEPS = sorted(path.stem for path in (cli.CONF / "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_run_of_a_named_sweep_is_valid(name: str) -> None:
+    """And it is a sweep without -m, and says how it is typed."""
+    text = (cli.CONF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"irl-exp +sweep={name}" in text.replace("\n# ", " ")
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"+sweep={name}"], return_hydra_config=True)
+    assert config.hydra.mode == RunMode.MULTIRUN
+    swept = [[f"{k}={v}" for v in vs.split(",")] for k, vs in config.hydra.sweeper.params.items()]
+    runs = list(product(*swept))
+    assert len(runs) > 1
+    for run in runs:
+        validate(typed(f"+sweep={name}", *run))
 
 
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.split("/")[0] in SCHEMAS])
@@ -165,9 +185,11 @@ def test_a_solver_builds_on_another() -> None:
 
 def test_seeds_follow_the_root() -> None:
     seeds = typed("seed=3").seeds
-    assert (seeds.data, seeds.policy, seeds.recovery) == (3, 3, 3)
-    seeds = typed("seed=3", "seeds=recovery_only", "seeds.policy=7").seeds
+    assert set(vars(seeds).values()) == {3}
+    seeds = typed("seed=3", "seeds=recovery_only", "seeds.policy=7", "seeds.order=5").seeds
     assert (seeds.data, seeds.policy, seeds.recovery) == (0, 7, 3)
+    assert (seeds.alignment, seeds.demonstrations) == (7, 7)
+    assert (seeds.initialization, seeds.order) == (3, 5)
 
 
 POSITIVE = [

@@ -34,6 +34,7 @@ from irl_exp.data import synthetic
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.report import command
 from irl_exp.steps import interpret
 from irl_exp.steps.bench import derive
 from tests.materials import (
@@ -61,11 +62,16 @@ POLICIES = ("reference", "aligned", "realigned")
 CONTROLS = ("log_ratio", "length", "untrained", "oracle")
 FACTORS = ("length", "ended", "repetition", "likelihood")
 NOT_APPLICABLE = "not applicable"
+SEEDS = (
+    *("data", "policy", "alignment", "demonstrations"),
+    *("recovery", "initialization", "order"),
+)
 # Steps of a whole run, by the names under which the run reports them.
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
-    *("twin", "evaluate", "identify", "interpret", "realign", "observe_realigned"),
+    *("twin", "evaluate_panel", "evaluate", "identify", "interpret"),
+    *("realign", "observe_realigned"),
 )
 # The numbers that every run must have.
 NUMBERS = (
@@ -173,7 +179,7 @@ def test_run_directory_is_complete(smoke: Path, lab: Lab) -> None:
     status, manifest = read(smoke / "status.json"), read(smoke / "manifest.json")
     assert status["status"] == "done"
     assert status["run_id"] == manifest["run_id"]
-    assert manifest["seeds"] == {"data": 0, "policy": 0, "recovery": 0}
+    assert manifest["seeds"] == dict.fromkeys(SEEDS, 0)
     assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
     assert tuple(manifest["steps"]) == STEPS
     kept = {folder.name for folder in lab.store.glob("*/*") if (folder / "manifest.json").exists()}
@@ -371,7 +377,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         "align": 1 + 4,  # the expert, and a realigned policy of each run
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
-        **{"evaluate": 4, "identify": 4, "interpret": 4},
+        **{"evaluate_panel": 1, "evaluate": 4, "identify": 4, "interpret": 4},
     }
     assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())
     upstream = STEPS[: STEPS.index("demonstrate") + 1]
@@ -413,6 +419,46 @@ def test_nothing_to_find(smoke: Path, lab: Lab, contrast: str) -> None:
     assert "contrast" not in read(folder / "manifest.json")["identity"]["config"]
     again = lab.run(f"demonstrations={contrast}", "solver=svm", "until=demonstrate")
     assert summary(again)["store/misses"] == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_is_reported(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named sweep, less of it: what its seeds vary is what the report says, on one panel."""
+    sweep = tmp_path / "sweep"
+    place = f"hydra.sweep.dir={sweep}"
+    lab.main("+sweep=non_identifiability", "seeds.demonstrations=0", "seeds.alignment=0", place)
+    lab.main("-m", "until=evaluate", "seeds.demonstrations=1", place)
+    runs = [path.parent for path in sorted(sweep.glob("*/status.json"))]
+    assert len(runs) == 5 and {read(run / "status.json")["status"] for run in runs} == {"done"}
+    assert len({read(run / "manifest.json")["panel_digest"] for run in runs}) == 1
+    assert len({read(run / "manifest.json")["steps"]["demonstrate"] for run in runs}) == 2
+    assert len({read(run / "manifest.json")["steps"]["align"] for run in runs}) == 1
+
+    monkeypatch.setattr(sys, "argv", ["irl-report", str(sweep)])
+    command.main()
+    pairs = pd.read_csv(sweep / "report" / "starc-pairs.csv")
+    counts = {"initialization": 2, "order of data": 2, "recovery (initialization, order)": 2}
+    assert Counter(pairs["varied"]) == {**counts, "demonstrations": 1, "several of these": 3}
+    assert ((pairs["starc"] > 1e-3) & (pairs["starc"] < 1)).all()
+    [square] = (sweep / "report").glob("starc-????????????????.csv")
+    assert len(pd.read_csv(square)) == 5 + 1
+    assert len(pd.read_csv(sweep / "report" / "results.csv")) == 5
+
+
+@pytest.mark.slow
+def test_seeds_can_be_set_apart(smoke: Path, lab: Lab) -> None:
+    """Each changes its own step and what follows from that, and nothing before."""
+    known = read(smoke / "manifest.json")["steps"]
+    for seed, step in {
+        "alignment": "align",
+        "demonstrations": "demonstrate",
+        "initialization": "recover",
+        "order": "recover",
+    }.items():
+        steps = read(lab.run(f"seeds.{seed}=1", f"until={step}") / "manifest.json")["steps"]
+        changed = [name for name, fingerprint in steps.items() if known[name] != fingerprint]
+        follows = {"align": ["align", "observe_aligned"]}.get(step, [step])
+        assert changed == follows, seed
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -255,7 +255,15 @@ def studies(store: Path) -> dict[str, Config]:
                 "lora": replace(margin("hinge", "hinge"), trainable="lora", patience=1),
             },
         ),
-        seeds=SeedsConfig(data=0, policy=0, recovery=0),
+        seeds=SeedsConfig(
+            data=0,
+            policy=0,
+            alignment=0,
+            demonstrations=0,
+            recovery=0,
+            initialization=0,
+            order=0,
+        ),
         trainer=TrainerConfig(
             name="cpu",
             accelerator="cpu",

@@ -3,9 +3,7 @@
 import shlex
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as TerminalTable
 
 from irl_exp.report import figures, tables
 from irl_exp.report.run import Run, number
@@ -95,7 +93,7 @@ def show(folder: Path) -> None:
     for title, table in shown.items():
         if table:
             console.print(title, style="bold")
-            console.print(_terminal(table))
+            console.print(table.terminal())
             if table.note:
                 console.print(table.note)
             console.print()
@@ -104,21 +102,6 @@ def show(folder: Path) -> None:
     for warning in _all_warnings(run):
         console.print(f"warning: {warning}", style="yellow")
     print(f"report: {folder / REPORT_FILE}")
-
-
-def _terminal(table: Table) -> TerminalTable:
-    terminal = TerminalTable(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for place, heading in enumerate(table.header):
-        # Where a terminal is too narrow, cells fold: nothing is ever cut.
-        terminal.add_column(heading, justify="right" if place else "left", overflow="fold")
-    for row in table.rows:
-        terminal.add_row(*row)
-    return terminal
 
 
 # --- sections of the page: Markdown, or "" where the run has nothing to say -----------------------
@@ -230,11 +213,7 @@ def _found(run: Run) -> str:
 
 
 def _markdown(table: Table | None) -> str:
-    if table is None:
-        return ""
-    lines = [" | ".join(row) for row in (table.header, ["---"] * len(table.header), *table.rows)]
-    grid = "\n".join(f"| {line} |" for line in lines)
-    return f"{grid}\n\n{table.note}" if table.note else grid
+    return table.markdown() if table else ""
 
 
 def _figures(drawn: dict[str, Path], folder: Path) -> str:

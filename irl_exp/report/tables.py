@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from rich import box
+from rich.table import Table as TerminalTable
+
 from irl_exp.report.run import Run, number
 
 POLICIES = ("reference", "aligned", "realigned")
@@ -51,6 +54,25 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     note: str
+
+    def markdown(self) -> str:
+        lines = [" | ".join(row) for row in (self.header, ["---"] * len(self.header), *self.rows)]
+        grid = "\n".join(f"| {line} |" for line in lines)
+        return f"{grid}\n\n{self.note}" if self.note else grid
+
+    def terminal(self) -> TerminalTable:
+        """For a console. Where it is too narrow, cells fold: nothing is ever cut."""
+        terminal = TerminalTable(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        for place, heading in enumerate(self.header):
+            terminal.add_column(heading, justify="right" if place else "left", overflow="fold")
+        for row in self.rows:
+            terminal.add_row(*row)
+        return terminal
 
 
 def policies(run: Run, *, intervals: bool) -> Table | None:

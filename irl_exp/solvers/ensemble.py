@@ -49,13 +49,13 @@ def member(
     assert isinstance(config, EnsembleSolver)
     if not (folder / REWARD_FILE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        seed = problem.derive(f"member-{number}")
+        member = problem.member(f"member-{number}")
         # What libraries draw unasked (dropout) must not depend on the members before.
-        torch.manual_seed(seed)
-        reward = recover(replace(problem, config=config.base, seed=seed, folder=folder))
+        torch.manual_seed(member.order)
+        reward = recover(replace(member, config=config.base, folder=folder))
         scores = reward.score(*problem.demonstrations.split("train").pool())
         unit = Normalizer.fit(scores, "the training completions")
-        Facts(reward.kind, unit, {"seed": seed}, extra=reward.save(folder)).save(folder)
+        Facts(reward.kind, unit, {"seed": member.order}, extra=reward.save(folder)).save(folder)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return load_normalized(folder, trainer.score_batch_size, problem.device)
 

@@ -1,7 +1,7 @@
 """What a solver is given."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ class Problem:
     """Demonstrations, and the folders of what they came from.
 
     `reference` and `aligned` are policy folders; `truth` is R*'s folder, for the oracle alone.
-    `kl_coef` is the beta of RLHF. Curves are written into `folder`.
+    `kl_coef` is the beta of RLHF. Curves are written into `folder`. `initialization` and `order`
+    are seeds: of a new head's weights, and of all else that is drawn.
     """
 
     config: SolverConfig
@@ -33,7 +34,8 @@ class Problem:
     max_new_tokens: int
     trainer: TrainerConfig
     device: str
-    seed: int
+    initialization: int
+    order: int
     folder: Path
 
     def new_reward(self) -> NetworkReward:
@@ -42,8 +44,15 @@ class Problem:
         return reward_model.from_body(self.reference, self.generator("head"), batch)
 
     def generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator().manual_seed(self.derive(purpose))
+        """A generator of its own for each purpose."""
+        seed = self.initialization if purpose in ("head", "lora") else self.order
+        return torch.Generator().manual_seed(_derive(seed, purpose))
 
-    def derive(self, purpose: str) -> int:
-        """A seed of its own for each purpose."""
-        return zlib.crc32(f"{purpose}/{self.seed}".encode())
+    def member(self, name: str) -> "Problem":
+        """The same problem, to be solved from seeds of its own."""
+        first, second = (_derive(seed, name) for seed in (self.initialization, self.order))
+        return replace(self, initialization=first, order=second)
+
+
+def _derive(seed: int, purpose: str) -> int:
+    return zlib.crc32(f"{purpose}/{seed}".encode())

@@ -24,7 +24,7 @@ def align(
     bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align"
 ) -> Artifact:
     """Artifact: a policy folder, and why training stopped early if it did."""
-    config, seed = bench.config.rlhf, bench.config.seeds.policy
+    config, seed = bench.config.rlhf, bench.config.seeds.alignment
 
     def compute(folder: Path) -> None:
         if isinstance(config, TiltedConfig):

@@ -56,7 +56,7 @@ def demonstrate(
     Where `contrast` is not the true one there is nothing to find in training and validation; the
     test split is the same under all, so that numbers of different contrasts can be compared.
     """
-    config, seed = bench.config.demonstrations, bench.config.seeds.policy
+    config, seed = bench.config.demonstrations, bench.config.seeds.demonstrations
     trainer = bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
 

@@ -16,6 +16,7 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
+from irl_exp.models import generation
 from irl_exp.models.reward_model import EnsembleReward, Facts, Reward, load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
@@ -23,8 +24,10 @@ from irl_exp.steps.observe import SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 3
+VERSION = 4
 PANEL_FILE = "panel.parquet"
+# Of each prompt in the panel. Fixed, as their seed is: what a study varies must not move the panel.
+PANEL_COMPLETIONS = 4
 
 Texts = tuple[list[str], list[str]]
 
@@ -33,6 +36,7 @@ def evaluate(
     bench: Bench,
     comments: Artifact,
     pairs: Artifact,
+    reference: Artifact,
     truth: Artifact,
     recovered: Artifact,
     controls: Mapping[str, Artifact | None],
@@ -44,14 +48,21 @@ def evaluate(
     `panel.parquet` holds every reward on a fixed panel of texts, `samples.jsonl` what the observed
     policies wrote, now with R̂ beside R*.
     """
+    completions = _panel_completions(bench, comments, reference)
 
     def compute(folder: Path) -> None:
-        study = _Evaluation(bench, Comments.load(comments.path), Demonstrations.load(pairs.path))
+        study = _Evaluation(
+            bench,
+            Comments.load(comments.path),
+            Demonstrations.load(pairs.path),
+            pd.read_parquet(completions.path / PANEL_FILE),
+        )
         numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
             numbers |= study.control(name, truth, control)
         numbers |= study.floor(truth, twin)
         rewards = {"truth": truth, "recovered": recovered}
+        rewards |= {"twin": twin} if twin else {}
         rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
         study.panel(rewards).to_parquet(folder / PANEL_FILE, index=False)
         records = [r for o in observed.values() for r in read_jsonl(o.path / SAMPLES_FILE)]
@@ -70,6 +81,7 @@ def evaluate(
         inputs={
             "comments": comments,
             "pairs": pairs,
+            "panel": completions,
             "truth": truth,
             "recovered": recovered,
             "twin": twin,
@@ -85,19 +97,48 @@ def evaluate(
     return artifact
 
 
-class _Evaluation:
-    """Scores each reward once on each set of texts, and measures."""
+def _panel_completions(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
+    """What the reference writes after test prompts, from a seed that nothing drives: an artifact of
+    its own, the same for all studies of one reference and one set of comments."""
+    trainer, max_new_tokens = bench.config.trainer, bench.config.dataset.max_new_tokens
+    count = bench.config.demonstrations.test_prompts
 
-    def __init__(self, bench: Bench, comments: Comments, pairs: Demonstrations) -> None:
+    def compute(folder: Path) -> None:
+        policy = generation.load_policy(
+            reference.path, max_new_tokens, trainer.sample_batch_size, bench.device
+        )
+        prompts = Comments.load(comments.path).split("test").prompts[:count]
+        samples = policy.sample(prompts, PANEL_COMPLETIONS, bench.generator(0, "panel"))
+        _rows("reference", samples.flat()).to_parquet(folder / PANEL_FILE, index=False)
+
+    return bench.do(
+        "evaluate_panel",
+        VERSION,
+        compute,
+        config={"prompts": count, "k": PANEL_COMPLETIONS, "max_new_tokens": max_new_tokens},
+        inputs={"comments": comments, "reference": reference},
+        seed=0,
+    )
+
+
+class _Evaluation:
+    """Scores each reward once on each set of texts, and measures.
+
+    `completions` are the reference's in the panel: a table with the columns prompt and completion.
+    """
+
+    def __init__(
+        self, bench: Bench, comments: Comments, pairs: Demonstrations, completions: pd.DataFrame
+    ) -> None:
         self.bench = bench
         self.config = bench.config.evaluation
         self.test, self.validation = comments.split("test"), comments.split("validation")
-        self.pool = pairs.split("test")
         self.width = 2 * pairs.k
         self.texts: dict[str, Texts] = {
             "test": _texts(self.test),
             "validation": _texts(self.validation),
-            "pool": self.pool.pool(),
+            "pool": pairs.split("test").pool(),
+            "panel": (completions["prompt"].tolist(), completions["completion"].tolist()),
         }
         self.rewards: dict[str, Reward] = {}
         self.scores: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -229,12 +270,11 @@ class _Evaluation:
         """Held-out comments, then reference completions of test prompts, under every reward."""
         comments = _rows("comment", self.texts["test"])
         comments["toxic"] = pd.array(self.test.labels, dtype="Int8")
-        completions = _rows("reference", self.pool.reference_texts())
+        completions = _rows("reference", self.texts["panel"])
         completions["toxic"] = pd.array([None] * len(completions), dtype="Int8")
         for name, artifact in rewards.items():
             comments[name] = self.score(artifact, "test")
-            pool = self.score(artifact, "pool").reshape(-1, self.width)
-            completions[name] = pool[:, self.width // 2 :].ravel()  # behind the aligned policy's
+            completions[name] = self.score(artifact, "panel")
         return pd.concat([comments, completions], ignore_index=True)
 
 

@@ -28,9 +28,11 @@ def recover(
     label: str = "recover",
 ) -> Artifact:
     """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`."""
-    seed = bench.config.seeds.recovery
     plugin = Plugin.read(solver.file) if isinstance(solver, PluginSolver) else None
     facts = asdict(solver) | ({"file": plugin.digest} if plugin else {})
+    seeds = bench.config.seeds
+    # Where both seeds are one number, as by default, it stands for both.
+    apart = {"initialization": seeds.initialization} if seeds.initialization != seeds.order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -44,12 +46,14 @@ def recover(
             max_new_tokens=max_new_tokens,
             trainer=bench.config.trainer,
             device=bench.device,
-            seed=seed,
+            initialization=seeds.initialization,
+            order=seeds.order,
             folder=folder,
         )
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
-        save_calibrated(reward, folder, table, reference, origin={"solver": facts, "seed": seed})
+        origin = {"solver": facts, "seed": seeds.order, **apart}
+        save_calibrated(reward, folder, table, reference, origin)
         if plugin:
             plugin.require_saved(reward, folder, calibration_texts(reference), problem)
 
@@ -57,7 +61,7 @@ def recover(
         "recover",
         VERSION,
         compute,
-        config={"solver": facts, "kl_coef": kl_coef, "max_new_tokens": max_new_tokens},
+        config={"solver": facts, "kl_coef": kl_coef, "max_new_tokens": max_new_tokens, **apart},
         inputs={
             "comments": comments,
             "pairs": pairs,
@@ -65,6 +69,6 @@ def recover(
             "reference": reference,
             "truth": truth,
         },
-        seed=seed,
+        seed=seeds.order,
         label=label,
     )

@@ -1,7 +1,7 @@
 """A made-up run directory with every file, as a run that trained for minutes would leave it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ NUMBERS = {
 STEPS = (
     *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
     *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
-    *("evaluate", "identify", "interpret", "realign", "observe_realigned"),
+    *("evaluate_panel", "evaluate", "identify", "interpret", "realign", "observe_realigned"),
 )
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 
@@ -268,3 +268,44 @@ def make_samples() -> list[dict[str, Any]]:
         for policy, ending in endings.items()
         for topic in ("harbour", "castle", "tulip", "chess", "opera", "desert", "comet")
     ]
+
+
+# --- runs of a sweep, small enough to be reckoned by hand -----------------------------------------
+
+SEEDS = ("data", "policy", "alignment", "demonstrations", "recovery", "initialization", "order")
+
+
+def write_small_run(
+    folder: Path,
+    *,
+    config: dict[str, Any] | None = None,
+    summary: dict[str, float | str] | None = None,
+    recovered: Sequence[float] | None = None,
+    digest: str = "d1",
+    status: str = "done",
+    error: str | None = None,
+    **seeds: int,
+) -> Path:
+    """A run whose seeds are 0 but for those given, with two prompts of two completions in its
+    panel: R* differs by 1 between the first prompt's, and not between the second's."""
+    folder.mkdir(parents=True)
+    everything = {"solver": {"name": "hinge"}, "paths": {"store": str(folder)}, "seed": 0}
+    everything |= {"seeds": dict.fromkeys(SEEDS, 0) | seeds} | (config or {})
+    (folder / "config.yaml").write_text(json.dumps(everything))  # JSON is YAML
+    facts = {"run_id": folder.name, "status": status} | ({"error": error} if error else {})
+    (folder / "status.json").write_text(json.dumps(facts))
+    (folder / "manifest.json").write_text(json.dumps({"panel_digest": digest}))
+    (folder / "summary.json").write_text(json.dumps(summary or {}))
+    if recovered is not None:
+        panel = pd.DataFrame(
+            {
+                "kind": ["comment", *["reference"] * 4],
+                "prompt": ["a", "a", "a", "b", "b"],
+                "completion": ["of people", "one", "two", "three", "four"],
+                "truth": [9.0, 1.0, 0.0, 5.0, 5.0],
+                "twin": [9.0, 2.0, 0.0, 3.0, 1.0],
+                "recovered": [9.0, *recovered],
+            }
+        )
+        panel.to_parquet(folder / "panel.parquet")
+    return folder

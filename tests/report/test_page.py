@@ -284,7 +284,7 @@ def test_narrow_terminals_fold_and_do_not_cut(run_folder: Path) -> None:
     table = page.tables.recovery(page.Run.read(run_folder))
     assert table is not None
     console = Console(file=io.StringIO(), width=50)
-    console.print(page._terminal(table))
+    console.print(table.terminal())
     output = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in output
     assert max(map(len, output.splitlines())) <= 50

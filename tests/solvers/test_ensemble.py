@@ -92,7 +92,8 @@ def problem(
         max_new_tokens=8,
         trainer=trainer,
         device="cpu",
-        seed=7,
+        initialization=7,
+        order=7,
         folder=reference,
     )
 

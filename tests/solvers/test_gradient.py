@@ -66,7 +66,8 @@ def problem(tiny_folder: Path, trainer: TrainerConfig, tmp_path: Path, truth: Pa
         max_new_tokens=16,
         trainer=trainer,
         device="cpu",
-        seed=0,
+        initialization=0,
+        order=0,
         folder=tmp_path,
     )
 
@@ -123,7 +124,9 @@ def test_who_runs_again_gets_the_same(problem: Problem, tmp_path: Path) -> None:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         torch.manual_seed(seed + 5)  # has no part: updates are drawn from the problem's seed
-        return solve(replace(problem, seed=seed, folder=folder), trainable="lora").score(*pool)
+        return solve(replace(problem, initialization=seed, folder=folder), trainable="lora").score(
+            *pool
+        )
 
     first = scores(1)
     assert torch.equal(scores(1), first)

@@ -153,7 +153,8 @@ def problem(
         max_new_tokens=24,
         trainer=trainer,
         device="cpu",
-        seed=0,
+        initialization=0,
+        order=0,
         folder=tmp_path_factory.mktemp("curves"),
     )
 
@@ -268,7 +269,8 @@ def test_an_untrained_reward_knows_nothing(problem: Problem, true_scores: Tensor
     pool = problem.demonstrations.split("test").pool()
     accuracies = []
     for seed in range(12):
-        reward = SOLVERS["untrained"](replace(problem, config=CONFIGS["untrained"], seed=seed))
+        mine = replace(problem, config=CONFIGS["untrained"], initialization=seed)
+        reward = SOLVERS["untrained"](mine)
         accuracies.append(pair_accuracy(true_scores, reward.score(*pool).view(-1, 2 * K)))
     assert np.mean(accuracies) == pytest.approx(0.5, abs=0.1)
     assert max(accuracies) < 0.85
@@ -316,7 +318,7 @@ def test_the_closed_form_is_exact_for_an_optimal_expert(
     torch.testing.assert_close(ours, centred, rtol=0, atol=1e-3)
 
 
-def test_a_solver_is_decided_by_its_seed(
+def test_a_solver_is_decided_by_its_seeds(
     problem: Problem, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     few = problem.demonstrations
@@ -329,14 +331,27 @@ def test_a_solver_is_decided_by_its_seed(
     )
     pool = few.split("test").pool()
 
-    def scores(seed: int) -> Tensor:
+    def scores(**seeds: int) -> Tensor:
         folder = tmp_path_factory.mktemp("hinge")
-        mine = replace(problem, demonstrations=small, seed=seed, folder=folder)
+        mine = replace(problem, demonstrations=small, folder=folder, **seeds)
         return SOLVERS["hinge"](mine).score(*pool)
 
-    one, same, other = scores(1), scores(1), scores(2)
+    one, same = scores(initialization=1, order=1), scores(initialization=1, order=1)
     assert torch.equal(one, same)
-    assert not torch.allclose(one, other)
+    for other in (scores(initialization=1, order=2), scores(initialization=2, order=1)):
+        assert not torch.allclose(one, other)
+
+
+def test_each_seed_drives_its_own(problem: Problem) -> None:
+    """A head is drawn from one of them, all else from the other."""
+
+    def draws(purpose: str) -> list[float]:
+        problems = (replace(problem, initialization=i, order=j) for i in (0, 1) for j in (0, 1))
+        return [float(torch.rand((), generator=p.generator(purpose))) for p in problems]
+
+    head, order = draws("head"), draws("order")
+    assert head[0] == head[1] != head[2] == head[3]
+    assert order[0] == order[2] != order[1] == order[3]
 
 
 @pytest.mark.parametrize("name", ["svm", "projection"])
@@ -344,7 +359,7 @@ def test_a_convex_solver_has_one_answer(
     name: str, problem: Problem, solve: Callable[[str], Tensor]
 ) -> None:
     """Whatever the seed."""
-    other = SOLVERS[name](replace(problem, config=CONFIGS[name], seed=1))
+    other = SOLVERS[name](replace(problem, config=CONFIGS[name], initialization=1, order=1))
     pool = problem.demonstrations.split("test").pool()
     assert torch.equal(other.score(*pool).view(-1, 2 * K), solve(name))
 

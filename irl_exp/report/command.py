@@ -1,0 +1,107 @@
+"""irl-report: runs and sweeps side by side, as tables, figures and a page."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from irl_exp.report.collect import NoReport, collect
+
+# In the folder of a report: the names of the files that are its own.
+OWN = ".irl-report.json"
+
+
+def main() -> None:
+    """Console script: the report, or one line that says what is wrong."""
+    options = parse()
+    try:
+        run(options.folders, options.output)
+    except BrokenPipeError:
+        # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except NoReport as error:
+        sys.exit(f"irl-report: {error}")
+    except OSError as error:
+        sys.exit(f"irl-report: {error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit("irl-report: interrupted")
+
+
+def parse() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(
+        prog="irl-report",
+        description="Compare runs: means over seeds, distances between the rewards that they "
+        "recovered, curves along what varied.",
+        epilog="Writes report.md, figures/ and tables (CSV, Parquet). Of what is in OUT already, "
+        "only what an earlier report wrote is replaced.",
+    )
+    parser.add_argument(
+        "folders",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="the directory of a run, or a folder with such below it, like that of a sweep",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="where the report goes (default: report/ in the first DIR, if that is no run)",
+    )
+    return parser.parse_args()
+
+
+def run(folders: list[Path], output: Path | None) -> None:
+    runs = collect(folders)
+    if output is None:
+        if (folders[0] / "status.json").is_file():
+            raise NoReport(f"{folders[0]}: one run; expected -o OUT, where the report is to go")
+        output = folders[0] / "report"
+    refuse_strangers(output, ())  # before the work; again with the names, when they are known
+    from irl_exp.report import sweep_page  # what draws is heavy: bad input is answered at once
+
+    found = sweep_page.report(runs)
+    write(output, sweep_page.files(found))
+    sweep_page.show(found, output)
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a report's files, and remove those of an earlier one that it has no more.
+
+    Raises:
+        NoReport: if it would write over what no report wrote; then nothing is written.
+    """
+    earlier = refuse_strangers(folder, files)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First, so that whatever is written by a report that is killed is known as its own.
+    (folder / OWN).write_text(json.dumps(sorted({*earlier, *files}), indent=2) + "\n")
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    for name in earlier - files.keys():
+        (folder / name).unlink(missing_ok=True)
+    (folder / OWN).write_text(json.dumps(sorted(files), indent=2) + "\n")
+
+
+def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> set[str]:
+    """The names of an earlier report's files there."""
+    if folder.exists() and not folder.is_dir():
+        raise NoReport(f"{folder}: a file; expected a folder, or a new name")
+    own = folder / OWN
+    try:
+        earlier = set(json.loads(own.read_text())) if own.is_file() else set()
+    except ValueError as error:
+        raise NoReport(f"{own}: damaged; remove it, and what the report wrote") from error
+    for name in names:
+        if name not in earlier and os.path.lexists(folder / name):
+            raise NoReport(f"{folder / name}: not written by irl-report; expected another OUT")
+    return earlier
+
+
+if __name__ == "__main__":
+    main()

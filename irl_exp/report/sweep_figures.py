@@ -1,0 +1,132 @@
+"""The figures of many runs: the distances between their rewards, and curves along what varied."""
+
+from io import BytesIO
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from irl_exp.report.curves import MEASURES, Curves
+from irl_exp.report.distances import Matrix
+from irl_exp.report.figures import (
+    CONTROLS,
+    QUIET,
+    RECOVERED,
+    RECOVERED_SIGN,
+    STYLE,
+    TOXIC,
+    TRUTH,
+    TRUTH_SIGN,
+)
+
+COLOURS = (TRUTH, TOXIC, RECOVERED, *CONTROLS)
+# Runs up to which a cell of the matrix has its number in it, and a name beside it.
+NUMBERED, NAMED = 20, 60
+
+
+def png(figure: Figure) -> bytes:
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def heat_map(matrix: Matrix) -> Figure:
+    """A cell for every two runs, by their places; in the last row and column, R*."""
+    n = len(matrix.runs) + 1
+    cells = np.zeros((n, n))
+    cells[:-1, :-1] = matrix.between
+    cells[-1, :-1] = cells[:-1, -1] = matrix.to_truth
+    np.fill_diagonal(cells, np.nan)  # of no pair
+    floors = matrix.floor[~np.isnan(matrix.floor)]
+    top = max(np.nanmax(cells), *floors, 1e-9)
+    size = 0.46 if n <= NUMBERED else 0.24 if n <= NAMED else 0.12
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        beside = 0.075 * max(map(len, matrix.labels)) if n <= NAMED else 0
+        figure = Figure(figsize=(size * n + beside + 2.2, size * n + 1))
+        axes = figure.add_subplot()
+        image = axes.imshow(cells, cmap="viridis_r", vmin=0, vmax=top)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.axhline(n - 1.5, color="white", linewidth=4)
+        axes.axvline(n - 1.5, color="white", linewidth=4)
+        places = [str(place) for place in range(1, n)] if n <= NAMED else []
+        names = [f"{name}   {place}" for name, place in zip(matrix.labels, places, strict=False)]
+        axes.set_xticks([*range(len(places)), n - 1], [*places, TRUTH_SIGN])
+        axes.set_yticks([*range(len(names)), n - 1], [*names, TRUTH_SIGN])
+        axes.tick_params(length=0, labelsize=9 if n <= NUMBERED else 6)
+        if n <= NUMBERED:
+            for (row, column), distance in np.ndenumerate(cells):
+                if row != column:
+                    colour = "white" if distance > top / 2 else "#222222"
+                    text = f"{distance:.2f}".removeprefix("0")
+                    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        bar = figure.colorbar(image, ax=axes, shrink=0.7, label="STARC distance")
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        if floors.size:
+            bar.ax.axhline(floors.mean(), color="white", linewidth=2)
+            bar.ax.annotate(
+                f"second {TRUTH_SIGN}",
+                (0, floors.mean()),
+                xytext=(-3, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=8,
+            )
+        axes.set_title(f"How far apart the rewards {RECOVERED_SIGN} of {n - 1} runs are")
+    return figure
+
+
+def along(curves: Curves) -> Figure:
+    """A panel for each measure; a line for each configuration, and faintly every run."""
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(3.7 * len(curves.lines), 3.5))
+        row = figure.subplots(1, len(curves.lines), squeeze=False)[0]
+        labels = list(dict.fromkeys(name for lines in curves.lines.values() for name in lines))
+        for axes, (measure, lines) in zip(row, curves.lines.items(), strict=True):
+            for name, points in lines.items():
+                colour = COLOURS[labels.index(name) % len(COLOURS)]
+                x, y = ([getattr(p, part) for p in points] for part in ("at", "mean"))
+                runs = np.array([run for point in points for run in point.runs])
+                axes.scatter(*runs.T, s=14, color=colour, alpha=0.45, linewidths=0)
+                axes.errorbar(
+                    [mean.mean for mean in x],
+                    [mean.mean for mean in y],
+                    xerr=[[m.mean - m.low for m in x], [m.high - m.mean for m in x]],
+                    yerr=[[m.mean - m.low for m in y], [m.high - m.mean for m in y]],
+                    color=colour,
+                    marker="o",
+                    markersize=4,
+                    capsize=2.5,
+                    elinewidth=1,
+                    label=name,
+                )
+            if measure == "recovery/starc" and curves.floor is not None:
+                axes.axhline(curves.floor, color=QUIET, linestyle=":")
+                axes.annotate(
+                    f"second {TRUTH_SIGN}",
+                    (1, curves.floor),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=8,
+                    color="#555555",
+                )
+            low, high = axes.get_ylim()  # no measure leaves [0, 1], though an interval may
+            axes.set_ylim(max(low, -0.02), min(high, 1.02))
+            axes.set(title=MEASURES[measure], xlabel=curves.x)
+            if curves.logarithmic:
+                axes.set_xscale("log")
+                ticks = sorted({p.at.mean for points in lines.values() for p in points})
+                axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+                axes.minorticks_off()
+        if len(labels) > 1:
+            handles: dict[str, Artist] = {}
+            for axes in row:
+                drawn, names = axes.get_legend_handles_labels()
+                handles |= dict(zip(names, drawn, strict=True))
+            figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=3)
+    return figure

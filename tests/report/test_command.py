@@ -1,0 +1,87 @@
+"""irl-report as it is typed: where it writes, what it leaves alone, what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from irl_exp.report import command
+from irl_exp.report.collect import NoReport
+from tests.report.conftest import write_small_run
+from tests.report.test_distances import EAST, NORTH
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_small_run(tmp_path / "sweep" / "a", recovered=EAST, summary={"recovery/auc": 0.7})
+    write_small_run(tmp_path / "sweep" / "b", recovered=NORTH, order=1)
+    return tmp_path / "sweep"
+
+
+def irl_report(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "irl_exp.report.command", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_sweep_is_reported_in_its_folder(sweep: Path) -> None:
+    done = irl_report(sweep)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"report: {sweep / 'report' / 'report.md'}"
+    assert names(sweep / "report") == {
+        *(".irl-report.json", "report.md", "results.csv", "results.parquet", "starc-d1.csv"),
+        *("starc-pairs.csv", "figures/starc-d1.png"),
+    }
+
+
+def test_again_it_replaces_what_is_its_own(sweep: Path) -> None:
+    command.run([sweep], None)
+    (sweep / "report" / "notes.txt").write_text("mine")
+    (sweep / "b" / "status.json").write_text('{"status": "failed"}')  # no pair is left
+    command.run([sweep], None)
+    assert names(sweep / "report") == {
+        *(".irl-report.json", "report.md", "results.csv", "results.parquet", "notes.txt"),
+    }
+    assert (sweep / "report" / "notes.txt").read_text() == "mine"
+
+
+def test_what_it_did_not_write_is_not_written_over(sweep: Path) -> None:
+    out = sweep.parent / "out"
+    out.mkdir()
+    (out / "results.csv").write_text("mine")
+    with pytest.raises(NoReport, match=r"results\.csv: not written by irl-report; expected"):
+        command.run([sweep], out)
+    assert names(out) == {"results.csv"}
+    assert (out / "results.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nowhere"], "nowhere: no such folder; expected runs or sweeps"),
+        (["."], ".: no run in it; expected a folder with a status.json below"),
+        (["sweep/a"], "sweep/a: one run; expected -o OUT, where the report is to go"),
+        (["sweep", "-o", "file"], "file: a file; expected a folder, or a new name"),
+        (["sweep", "-o", "file/out"], "file/out: Not a directory"),
+        (
+            ["sweep", "-o", "damaged"],
+            "damaged/.irl-report.json: damaged; remove it, and what the report wrote",
+        ),
+    ],
+)
+def test_what_is_refused(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], line: str
+) -> None:
+    (sweep.parent / "empty").mkdir()
+    (sweep.parent / "file").write_text("")
+    (sweep.parent / "damaged").mkdir()
+    (sweep.parent / "damaged" / command.OWN).write_text("[")
+    monkeypatch.chdir(sweep.parent / "empty" if words == ["."] else sweep.parent)
+    monkeypatch.setattr(sys, "argv", ["irl-report", *words])
+    with pytest.raises(SystemExit) as refused:
+        command.main()
+    assert refused.value.code == f"irl-report: {line}"
