@@ -84,12 +84,14 @@ def test_no_pair_of_a_held_out_prompt_is_learned_from() -> None:
 
 
 def test_more_is_fitted_where_there_is_more_to_learn() -> None:
-    """An expert that is the reference leaves noise alone, and the least penalty fits it least."""
+    """Against an expert that is the reference no penalty does better than no reward at all, whose
+    loss is 1."""
     planted = plant(100, d=8)
     noise = planted.phi.clone()
     noise[:, :4] -= planted.covariance @ planted.w / planted.beta
-    assert best(held_out_losses(noise, PENALTIES, 5)) == 1.0
-    assert best(held_out_losses(planted.phi, PENALTIES, 5)) > 1.0
+    assert min(held_out_losses(noise, PENALTIES, 5).values()) > 0.99
+    assert best(losses := held_out_losses(planted.phi, PENALTIES, 5)) > 1.0
+    assert min(losses.values()) < 0.9
     assert best({10.0: 0.5, 3.0: 0.5, 1.0: 0.6}) == 3.0
 
 

@@ -43,7 +43,7 @@ def test_a_direction_that_the_base_does_not_see_is_recovered(objective: str) -> 
         base = fit(blind, objective)
         found = rounds(problem, base, objective)
         assert problem.cosine(base) < 0.65
-        assert problem.cosine(found[-1].w) > 0.95
+        assert problem.cosine(found[-1].w) > 0.9
         failures = [each.failures for each in found]
         assert failures == sorted(failures)  # the curriculum opens
 
@@ -82,7 +82,7 @@ def test_failures_alone_would_turn_the_reward_around() -> None:
     assert problem.correlation(w + anything) < -0.95
     free = uncorrelated(w, torch.cov(deltas.T))
     kept = free @ correction(x, failures @ free, logistic, penalty=10.0)
-    assert problem.correlation(w + kept) > 0.95
+    assert problem.correlation(w + kept) > 0.9
 
 
 def test_corrections_do_not_go_with_the_reward() -> None:
