@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from irl_exp.report import sweep_figures
-from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results
+from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results, value
 from irl_exp.report.curves import Curves, curves
 from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
 from irl_exp.report.page import REPORT_FILE, escape
@@ -67,6 +67,7 @@ def report(runs: Runs) -> Report:
     sections = [
         Section("Runs", _what_is_there(runs)),
         Section("Means over seeds", _means(done)),
+        *_reward_sections(done),
         *(_matrix_section(matrix) for matrix in shared),
         Section("Panels of their own", _alone(alone)),
         *(_curve_section(each) for each in curves(done)),
@@ -119,6 +120,48 @@ def _means(done: Sequence[Run]) -> list[str | Table | Picture]:
     if "time/recover_seconds" in columns:
         note += " A recovery that the store had takes next to no time."
     return [Table(["runs", "n", *columns.values()], rows, note)]
+
+
+def _reward_sections(done: Sequence[Run]) -> list[Section]:
+    """For each configuration: R̂ and the controls beside it, which share seeds and demonstrations.
+
+    So that differences can be taken within a seed, where what the seeds draw falls out.
+    """
+    sections = []
+    for name, runs in configurations(done, axes(done)).items():
+        controls = list(dict.fromkeys(c for run in runs for c in run.controls))
+        if len(runs) < 2 or not controls:
+            continue
+        rewards = {f"control/{c}": (c, f"control_{c}") for c in controls}
+        rewards = {"recovery": (f"R̂ ({runs[0].config['solver']['name']})", "recover")} | rewards
+        rows = [[title, *_reward(runs, of, step)] for of, (title, step) in rewards.items()]
+        header = ["reward", "pair accuracy", "STARC", "sd", "less R̂'s", "AUC", "seconds"]
+        note = (
+            f"Means over {len(runs)} runs that differ in seeds alone, ± half the width of the 95 % "
+            "t-interval; sd is STARC's over these runs. Less R̂'s: STARC of the reward minus that "
+            "of R̂ in the same run; below zero it is nearer to R* than R̂. Seconds of recoveries "
+            "that the store had are next to none."
+        )
+        sections.append(Section(f"R̂ and controls, {name}", [Table(header, rows, note)]))
+    return sections
+
+
+def _reward(runs: Sequence[Run], of: str, step: str) -> list[str]:
+    """The cells of one reward, called `of` in the summary; it comes from the step `step`."""
+    starc = numbers(runs, f"{of}/starc")
+    pairs = [(value(run, f"{of}/starc"), value(run, "recovery/starc")) for run in runs]
+    less = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    cells = {
+        "pair accuracy": numbers(runs, f"{of}/pair_accuracy"),
+        "STARC": starc,
+        "less R̂'s": less if of != "recovery" else [],
+        "AUC": numbers(runs, f"{of}/auc"),
+        "seconds": numbers(runs, f"time/{step}_seconds"),
+    }
+    means = {title: Mean.of(found) for title, found in cells.items()}
+    texts = {title: mean.text(len(runs)) if mean else MISSING for title, mean in means.items()}
+    sd = number(Spread.of(starc).sd) if len(starc) > 1 else MISSING
+    return [texts["pair accuracy"], texts["STARC"], sd, *list(texts.values())[2:]]
 
 
 def _matrix_section(matrix: Matrix) -> Section:

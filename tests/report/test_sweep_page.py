@@ -68,6 +68,24 @@ def test_the_tables_by_hand(sweep: Path) -> None:
     assert split.rows == [["order of data", "demonstrations.prompts=10", "1", "0.707", "–"]]
 
 
+def test_controls_are_held_against_the_reward_of_their_own_run(tmp_path: Path) -> None:
+    """What the seeds draw falls out of a difference: 0.3 and 0.5 less 0.4 and 0.6."""
+    for seed, (ours, control) in enumerate([(0.4, 0.3), (0.6, 0.5)]):
+        summary: dict[str, float | str] = {
+            "recovery/starc": ours,
+            "time/recover_seconds": 4.0,
+            "control/length/starc": control,
+            "control/log_ratio/starc": "not applicable",
+        }
+        write_small_run(tmp_path / str(seed), recovered=EAST, summary=summary, order=seed)
+    table = tables(report(tmp_path))["reward"]
+    mine, length, none = table.values()
+    assert list(table) == ["R̂ (hinge)", "length", "log_ratio"]
+    assert mine == ["–", "0.500±1.27", "0.141", "–", "–", "4.00±0"]
+    assert length == ["–", "0.400±1.27", "0.141", "-0.100±0.000", "–", "–"]
+    assert none == ["–"] * 6
+
+
 def test_nothing_is_dropped_silently(sweep: Path) -> None:
     (sweep / "b" / "status.json").write_text('{"run_id": "a", "status": "done"}')
     (write_small_run(sweep / "unreadable") / "manifest.json").write_text("{")
