@@ -41,10 +41,10 @@ from irl_exp.config import (
     InputError,
     SolverConfig,
     WandbTracker,
-    validate,
 )
 from irl_exp.identity import SWEPT, inputs, is_done, run_folder, run_id, sweep_name, swept
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
+from irl_exp.validation import validate
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from irl_exp.config import TrainedGroundTruth, not_applicable
+from irl_exp.config import TrainedGroundTruth
 from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
@@ -14,6 +14,7 @@ from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
 from irl_exp.steps.pretrain import pretrain
 from irl_exp.steps.recover import recover
+from irl_exp.validation import not_applicable
 
 
 def run(bench: Bench) -> None:

@@ -30,8 +30,8 @@ from irl_exp.config import (
     SyntheticDataset,
     TiltedConfig,
     TrainedGroundTruth,
-    validate,
 )
+from irl_exp.validation import validate
 
 LEAVES = sorted(
     str(path.relative_to(cli.CONF).with_suffix(""))

@@ -22,7 +22,7 @@ def restrict(
     lora_rank: int,
     generator: torch.Generator,
 ) -> None:
-    """Leave `requires_grad` to what is to train; `trainable` is one of config.TRAINABLE.
+    """Leave `requires_grad` to what is to train; `trainable` is one of validation.TRAINABLE.
 
     Of the other two numbers each is read where it has a meaning, and the generator where LoRA
     draws. Raises InputError if the body has fewer layers than are to train.

@@ -21,8 +21,9 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from irl_exp.config import TRAINABLE, InputError
+from irl_exp.config import InputError
 from irl_exp.models.trainable import merge, restrict
+from irl_exp.validation import TRAINABLE
 
 SIZES = {
     "vocab_size": 50,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from irl_exp.config import OBJECTIVES, PAIRWISE_OBJECTIVES
 from irl_exp.modules.max_margin import (
     PAIRWISE,
     POOLED,
@@ -22,6 +21,7 @@ from irl_exp.modules.max_margin import (
     logistic,
     squared_hinge,
 )
+from irl_exp.validation import OBJECTIVES, PAIRWISE_OBJECTIVES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,330 @@
+"""The rules that values of a configuration keep, each alone and between them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from irl_exp.config import (
+    STEPS,
+    BayesianSolver,
+    ClosedFormGroundTruth,
+    Config,
+    EnsembleSolver,
+    FailureAwareSolver,
+    GradientSolver,
+    InputError,
+    MarginSolver,
+    MaxEntropySolver,
+    ModelConfig,
+    PPOConfig,
+    RLHFConfig,
+    ScratchModel,
+    SolverConfig,
+    SvmSolver,
+    SyntheticDataset,
+    TableDataset,
+    TiltedConfig,
+    WandbTracker,
+)
+
+# What a sweeper may optimize.
+SELECTABLE = ("validation/recovery_auc",)
+ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
+WANDB_MODES = ("online", "offline")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+TRAINABLE = ("all", "last_layers", "lora", "head")
+# Of pairs, and of a prompt's completions as a whole.
+PAIRWISE_OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
+OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
+# Of a correction, which is found to rounding: smooth ones.
+CORRECTIONS = ("squared_hinge", "logistic")
+CONTRASTS = ("aligned", "placebo", "shuffled")
+FAMILIES = ("laplace", "mean_field")
+
+
+def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
+    """Why a solver has no meaning for an expert, or None."""
+    if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig):
+        return (
+            "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+        )
+    return None
+
+
+def validate(config: Config) -> None:
+    """The rules that hold between values. Raises InputError naming the first that is broken."""
+    for rule in (_ranges, _model, _dataset, _rlhf, _demonstrations, _solver, _choices):
+        rule(config)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(message)
+
+
+# What holds for a value of one of these names in whichever group it stands.
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        (
+            *("batch_size", "minibatch_size", "score_batch_size", "sample_batch_size", "threads"),
+            *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "context"),
+            *("learning_rate", "value_learning_rate", "max_grad_norm", "iterations", "kl_coef"),
+            *("epochs", "last_layers", "lora_rank", "patience"),
+            *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
+            *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
+            *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
+            *("margin", "identify_prior_scale"),
+        ),
+        ("a positive number", lambda value: value > 0),
+    ),
+    **dict.fromkeys(
+        ("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts", "identify_pairs"),
+        ("0 or more", lambda value: value >= 0),
+    ),
+    **dict.fromkeys(
+        ("warmup", "discount", "gae_lambda", "politeness", "length"),
+        ("a share between 0 and 1", lambda value: 0 <= value <= 1),
+    ),
+    "folds": ("3 or more", lambda value: value >= 3),
+    "members": ("2 or more", lambda value: value >= 2),
+    "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
+    # What the libraries' generators take.
+    **dict.fromkeys(
+        (
+            *("data", "policy", "alignment", "demonstrations", "recovery"),
+            *("initialization", "order", "seed"),
+        ),
+        ("0 to 4294967295", lambda value: 0 <= value < 2**32),
+    ),
+}
+
+
+def _ranges(config: Config) -> None:
+    _require(
+        bool(config.paths.store), "paths.store is empty (or IRL_EXP_STORE is); expected a folder"
+    )
+    nodes: dict[str, Any] = {"": config}
+    nodes |= {f"{name}.": node for name, node in vars(config).items() if is_dataclass(node)}
+    nodes |= {f"{where}.": node for where, node in _solvers(config).items()}
+    for where, node in nodes.items():
+        for name, value in vars(node).items():
+            if (where, name) == ("model.", "epochs"):
+                continue  # a checkpoint may be taken as it is: _model says
+            if isinstance(value, float):
+                _require(math.isfinite(value), f"{where}{name}={value}: expected a finite number")
+            if name in RULES and isinstance(value, int | float):
+                expected, holds = RULES[name]
+                _require(holds(value), f"{where}{name}={value}: expected {expected}")
+
+
+def _model(config: Config) -> None:
+    model = config.model
+    _require(model.epochs >= 0, f"model.epochs={model.epochs}: expected 0 or more")
+    if isinstance(model, ScratchModel):
+        _require(model.epochs > 0, "model.epochs=0: a model from scratch must be trained")
+        _require(
+            model.hidden_size % model.heads == 0,
+            f"model.hidden_size={model.hidden_size}: expected a multiple of "
+            f"model.heads={model.heads}",
+        )
+        _require(
+            model.vocab_size >= 258,
+            f"model.vocab_size={model.vocab_size}: expected at least 258 "
+            "(256 bytes and two special tokens)",
+        )
+        _require(
+            config.dataset.max_new_tokens < model.context,
+            f"dataset.max_new_tokens={config.dataset.max_new_tokens}: expected less than "
+            f"model.context={model.context}, which holds the prompt too",
+        )
+
+
+def _dataset(config: Config) -> None:
+    shares = asdict(config.dataset.shares)
+    _require(
+        min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6,
+        f"dataset.shares={shares}: expected positive shares that sum to 1",
+    )
+    dataset = config.dataset
+    _require(
+        dataset.size is None or dataset.size >= 8,
+        f"dataset.size={dataset.size}: expected at least 8, one of each class in each split",
+    )
+    if isinstance(dataset, SyntheticDataset):
+        _require(
+            dataset.size is not None, "dataset.size=null: expected how many comments to generate"
+        )
+    if isinstance(dataset, TableDataset):
+        names = dataset.label_column
+        names = names if isinstance(names, list) else [names]
+        _require(
+            bool(names) and all(isinstance(name, str) for name in names),
+            f"dataset.label_column={dataset.label_column}: expected a column or a list of columns",
+        )
+    if isinstance(config.ground_truth, ClosedFormGroundTruth):
+        _require(
+            isinstance(dataset, SyntheticDataset),
+            "ground_truth=closed_form knows the embedded grammar alone; "
+            f"got dataset={dataset.name}",
+        )
+
+
+def _rlhf(config: Config) -> None:
+    rlhf = config.rlhf
+    if isinstance(rlhf, PPOConfig):
+        _require(
+            rlhf.batch_size % rlhf.minibatch_size == 0,
+            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
+            f"rlhf.minibatch_size={rlhf.minibatch_size}",
+        )
+    if isinstance(rlhf, TiltedConfig):
+        _require(
+            rlhf.candidates >= 64,
+            f"rlhf.candidates={rlhf.candidates}: expected at least 64 (fewer cap the KL too low)",
+        )
+        _require(
+            not config.demonstrations.greedy,
+            "demonstrations.greedy=true has no meaning for rlhf=tilted, which is resampled",
+        )
+    evaluation = config.evaluation
+    _require(
+        evaluation.optimality_samples >= 256,
+        f"evaluation.optimality_samples={evaluation.optimality_samples}: expected at least 256 "
+        "(a log-mean-exp over fewer is biased low)",
+    )
+
+
+def _demonstrations(config: Config) -> None:
+    demonstrations = config.demonstrations
+    k, contrast = demonstrations.k, demonstrations.contrast
+    _require(
+        not demonstrations.greedy or k == 1,
+        f"demonstrations.k={k}: with greedy=true all would be the same; expected 1",
+    )
+    _require(
+        contrast in CONTRASTS,
+        f"demonstrations.contrast={contrast}: expected one of {', '.join(CONTRASTS)}",
+    )
+    _require(
+        not demonstrations.greedy or contrast != "placebo",
+        "demonstrations.contrast=placebo: with greedy=true both sides would be the same; "
+        "expected greedy=false",
+    )
+
+
+def _solver(config: Config) -> None:
+    reason = not_applicable(config.solver, config.rlhf)
+    _require(reason is None, reason or "")
+    for where, solver in _solvers(config).items():
+        if isinstance(solver, GradientSolver):
+            _trainable(config.model, where, solver)
+        if isinstance(solver, MarginSolver):
+            # The oracle is told an order of pairs, which no likelihood of whole pools is made of.
+            known = PAIRWISE_OBJECTIVES if solver.name == "oracle" else OBJECTIVES
+            _require(
+                solver.objective in known,
+                f"{where}.objective={solver.objective}: expected one of {', '.join(known)}",
+            )
+        if isinstance(solver, BayesianSolver):
+            _require(
+                solver.family in FAMILIES,
+                f"{where}.family={solver.family}: expected one of {', '.join(FAMILIES)}",
+            )
+        if isinstance(solver, SvmSolver | FailureAwareSolver):
+            _require(
+                bool(solver.penalties) and all(c > 0 for c in solver.penalties),
+                f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
+            )
+        if isinstance(solver, EnsembleSolver):
+            _require(
+                _follows_its_seed(solver.base),
+                f"{where}.base={solver.base.name}: expected a solver whose result depends on the "
+                "seed, such as hinge; all members would be the same",
+            )
+        if isinstance(solver, FailureAwareSolver):
+            base = solver.base
+            _require(
+                isinstance(base, MarginSolver | MaxEntropySolver),
+                f"{where}.base={base.name}: expected hinge, squared_hinge, logistic or max_entropy",
+            )
+            _require(
+                not (isinstance(base, MarginSolver) and base.objective == "asymmetric"),
+                f"{where}.base={base.name}: its scale is that of the stopping time, and a margin "
+                "means nothing to it; expected hinge, squared_hinge, logistic or max_entropy",
+            )
+            _require(
+                solver.objective in CORRECTIONS,
+                f"{where}.objective={solver.objective}: expected one of {', '.join(CORRECTIONS)}",
+            )
+
+
+def _solvers(config: Config) -> dict[str, SolverConfig]:
+    """Every solver of the run by where it stands, those that others build on included."""
+    found = {"solver": config.solver}
+    found |= {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
+    for where, solver in list(found.items()):
+        while isinstance(solver, EnsembleSolver | FailureAwareSolver):
+            where, solver = f"{where}.base", solver.base
+            found[where] = solver
+    return found
+
+
+def _follows_its_seed(solver: SolverConfig) -> bool:
+    if isinstance(solver, FailureAwareSolver):
+        return _follows_its_seed(solver.base)
+    return isinstance(solver, GradientSolver)
+
+
+def _trainable(model: ModelConfig, where: str, solver: GradientSolver) -> None:
+    _require(
+        solver.trainable in TRAINABLE,
+        f"{where}.trainable={solver.trainable}: expected one of {', '.join(TRAINABLE)}",
+    )
+    if solver.trainable == "last_layers" and isinstance(model, ScratchModel):
+        _require(
+            solver.last_layers <= model.layers,
+            f"{where}.last_layers={solver.last_layers}: expected at most "
+            f"model.layers={model.layers}",
+        )
+
+
+def _choices(config: Config) -> None:
+    _require(
+        config.until is None or config.until in STEPS,
+        f"until={config.until}: expected one of {', '.join(STEPS)}",
+    )
+    _require(
+        config.evaluation.threshold in ("calibrated", "zero"),
+        f"evaluation.threshold={config.evaluation.threshold}: expected calibrated or zero",
+    )
+    _require(
+        config.evaluation.labels in ("human", "ground_truth"),
+        f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
+    )
+    _require(
+        config.objective in SELECTABLE,
+        f"objective={config.objective}: expected a metric of the validation split "
+        f"({', '.join(SELECTABLE)}); nothing is selected on test data",
+    )
+    tracker = config.tracker
+    if isinstance(tracker, WandbTracker):
+        _require(
+            tracker.mode in WANDB_MODES,
+            f"tracker.mode={tracker.mode}: expected one of {', '.join(WANDB_MODES)}",
+        )
+        _require(bool(tracker.project), "tracker.project is empty; expected the name of a project")
+    trainer = config.trainer
+    _require(
+        trainer.accelerator in ACCELERATORS,
+        f"trainer.accelerator={trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}",
+    )
+    _require(
+        trainer.precision in PRECISIONS,
+        f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}",
+    )
+    _require(
+        config.trainer.matmul_precision in ("highest", "high", "medium"),
+        f"trainer.matmul_precision={config.trainer.matmul_precision}: "
+        "expected highest, high or medium",
+    )
