@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -86,8 +87,9 @@ def test_every_run_of_a_named_sweep_is_valid(name: str) -> None:
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         config = compose("config", overrides=[f"+sweep={name}"], return_hydra_config=True)
     assert config.hydra.mode == RunMode.MULTIRUN
-    swept = [[f"{k}={v}" for v in vs.split(",")] for k, vs in config.hydra.sweeper.params.items()]
-    runs = list(product(*swept))
+    parser = OverridesParser.create()
+    axes = [parser.parse_override(f"{k}={v}") for k, v in config.hydra.sweeper.params.items()]
+    runs = list(product(*([f"{a.key_or_group}={v}" for v in a.sweep_iterator()] for a in axes)))
     assert len(runs) > 1
     for run in runs:
         validate(typed(f"+sweep={name}", *run))
