@@ -18,31 +18,32 @@ PENALTIES = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
 PROMPTS = (100, 300, 1000, 2000, 10_000)
 
 
-def svm(planted: Planted) -> Tensor:
-    return convex.maximum_margin(planted.phi, _penalty(planted))
+def svm(planted: Planted, penalty: float) -> Tensor:
+    return convex.maximum_margin(planted.phi, penalty)
 
 
-def max_margin_planning(planted: Planted) -> Tensor:
-    *_, last = planning.plan(planted.phi, _penalty(planted), planted.kl_coef, 5)
+def max_margin_planning(planted: Planted, penalty: float) -> Tensor:
+    *_, last = planning.plan(planted.phi, penalty, planted.kl_coef, 5)
     return last.w
 
 
-def max_entropy(planted: Planted) -> Tensor:
+def max_entropy(planted: Planted, penalty: float) -> Tensor:
     return torch.from_numpy(choice.most_likely(planted.phi, 1.0))
 
 
-def posterior_mean(planted: Planted) -> Tensor:
+def posterior_mean(planted: Planted, penalty: float) -> Tensor:
     prior = bayesian.Gaussian.prior(planted.phi.shape[-1], 1.0)
     *_, last = bayesian.rounds(prior, planted.phi, 5)
     return torch.from_numpy(last.mean)
 
 
-def projection(planted: Planted) -> Tensor:
+def projection(planted: Planted, penalty: float) -> Tensor:
     *_, last = convex.project(planted.phi, planted.kl_coef, 0.01, 500)
     return last.w
 
 
-SOLVERS: dict[str, Callable[[Planted], Tensor]] = {
+# The penalty is that of the margin, from held-out prompts; where there is none it is not read.
+SOLVERS: dict[str, Callable[[Planted, float], Tensor]] = {
     "svm": svm,
     "max_entropy": max_entropy,
     "bayesian": posterior_mean,
@@ -51,21 +52,21 @@ SOLVERS: dict[str, Callable[[Planted], Tensor]] = {
 }
 
 
-def _penalty(planted: Planted) -> float:
-    return convex.best(convex.held_out_losses(planted.phi, PENALTIES, 5))
-
-
 def main(most: int) -> None:
     torch.set_num_threads(1)
     print("| prompts | " + " | ".join(f"`{name}`" for name in SOLVERS) + " |")
     print("|---" * (1 + len(SOLVERS)) + "|")
     for n in (n for n in PROMPTS if n <= most):
-        problems = [plant(n, seed=seed) for seed in range(3 if n >= 10_000 else 5)]
+        problems = []
+        for seed in range(3 if n >= 10_000 else 5):
+            planted = plant(n, seed=seed)
+            losses = convex.held_out_losses(planted.phi, PENALTIES, 5)
+            problems.append((planted, convex.best(losses)))
         cells = []
         for solve in SOLVERS.values():
-            found = [(problem, solve(problem)) for problem in problems]
-            cosine = sum(problem.cosine(w) for problem, w in found) / len(found)
-            correlation = sum(problem.correlation(w) for problem, w in found) / len(found)
+            found = [(planted, solve(planted, penalty)) for planted, penalty in problems]
+            cosine = sum(planted.cosine(w) for planted, w in found) / len(found)
+            correlation = sum(planted.correlation(w) for planted, w in found) / len(found)
             cells.append(f"{cosine:.3f} / {correlation:.3f}")
         print(f"| {n:,} | " + " | ".join(cells) + " |", flush=True)
 

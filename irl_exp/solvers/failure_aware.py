@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.linalg import null_space
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from irl_exp.config import FailureAwareSolver
@@ -69,7 +70,7 @@ class Round(NamedTuple):
 def correct(
     train: Tensor, validation: Tensor, w: Tensor, config: FailureAwareSolver
 ) -> Iterator[Round]:
-    """The rounds on pools [n, 2k, d] with the reward w [d] to begin with; the last has the answer.
+    """The rounds on pools [n, 2k, d], from the reward w [d] on; the last has the answer.
 
     The curriculum: a round's failures are the pairs with x = w . delta below a threshold that rises
     from -margin, clear errors alone, to margin, which takes in what is nearly tied; they are
@@ -79,6 +80,7 @@ def correct(
     objective = PAIRWISE[config.objective]
     deltas, held_out = (differences(phi).flatten(0, 1) for phi in (train, validation))
     covariance = torch.cov(deltas.T)
+    w = in_scale(w, deltas, objective)
     for threshold in np.linspace(-config.margin, config.margin, config.rounds + 1)[1:]:
         failures = deltas[deltas @ w < threshold]
         free = uncorrelated(w, covariance)
@@ -91,6 +93,20 @@ def correct(
         w = tried[taken]
         loss = float(objective(failures @ w).mean()) if len(failures) else 0.0
         yield Round(w, len(failures), taken, loss, losses[taken])
+
+
+def in_scale(w: Tensor, deltas: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
+    """w times what makes the objective of pairs [n, d] least.
+
+    Scale is not identified, and a base that was trained otherwise has one of its own. Were it too
+    large, the loss would be that of a few pairs far off, and any correction that shrinks these
+    would seem to help.
+    """
+    x = deltas @ w
+    if (x >= 0).all():
+        return w  # the larger the better, without end
+    found = minimize_scalar(lambda log_size: float(objective(x * np.exp(log_size)).mean()))
+    return w * float(np.exp(found.x))
 
 
 def uncorrelated(w: Tensor, covariance: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from irl_exp.config import FailureAwareSolver, SolverConfig
 from irl_exp.modules.max_margin import PAIRWISE
 from irl_exp.solvers.choice import most_likely
 from irl_exp.solvers.convex import maximum_margin
-from irl_exp.solvers.failure_aware import Round, correct, correction, next_step, uncorrelated
+from irl_exp.solvers.failure_aware import (
+    Round,
+    correct,
+    correction,
+    in_scale,
+    next_step,
+    uncorrelated,
+)
 from irl_exp.solvers.linear import differences
 from tests.solvers.planted import Planted, plant
 
@@ -66,7 +73,8 @@ def test_what_is_right_is_left_alone(objective: str) -> None:
         found = rounds(problem, base, objective)
         assert problem.cosine(found[-1].w) > problem.cosine(base) - 0.02
         losses = [each.held_out_loss for each in found]
-        before = float(PAIRWISE[objective](differences(problem.phi[TRAIN:]) @ base).mean())
+        scaled = in_scale(base, differences(problem.phi[:TRAIN]).flatten(0, 1), PAIRWISE[objective])
+        before = float(PAIRWISE[objective](differences(problem.phi[TRAIN:]) @ scaled).mean())
         assert losses == sorted(losses, reverse=True)
         assert losses[0] <= before + 1e-12
 
@@ -83,6 +91,20 @@ def test_failures_alone_would_turn_the_reward_around() -> None:
     free = uncorrelated(w, torch.cov(deltas.T))
     kept = free @ correction(x, failures @ free, logistic, penalty=10.0)
     assert problem.correlation(w + kept) > 0.9
+
+
+def test_the_scale_of_the_base_has_no_part() -> None:
+    problem = plant(ALL)
+    base = fit(problem.phi[:TRAIN], "squared_hinge")
+    small, large = (rounds(problem, size * base, "squared_hinge")[-1] for size in (0.1, 10.0))
+    torch.testing.assert_close(small.w, large.w, rtol=1e-3, atol=1e-4)
+
+
+def test_a_scale_is_the_best_one() -> None:
+    """Differences 1 and -1/3: (1 - a)^2 + (1 + a/3)^2 is least at a = 3/5."""
+    deltas = torch.tensor([[1.0], [-1 / 3]]).double()
+    found = in_scale(torch.ones(1).double(), deltas, PAIRWISE["squared_hinge"])
+    assert float(found) == pytest.approx(0.6, abs=1e-6)
 
 
 def test_corrections_do_not_go_with_the_reward() -> None:
