@@ -37,7 +37,7 @@ TABLE = {
     "+seed=1": "Could not append to config. An item is already at 'seed'.",
     "model=neox": "model=neox: expected one of checkpoint, neox-100k, ",
     "+debug=fire": "debug=fire: expected one of smoke",
-    "+sweep=all": "sweep=all: expected one of non_identifiability",
+    "+sweep=all": "sweep=all: expected one of alignment_strength, demonstrations, ",
     "dataset.toxic_values=[1]": "dataset.toxic_values: no such key; expected one of name, size, ",
     "seed=x": "seed: Value 'x' of type 'str' could not be converted to Integer",
     "seed=1.5": "seed: Value '1.5' of type 'float' could not be converted to Integer",
