@@ -136,7 +136,7 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     import torch
     from transformers.utils import logging
 
-    from irl_exp.models import reward_model
+    from irl_exp.models import network_reward, reward_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -146,7 +146,7 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
         raise InputError(f"--device={device}: {str(error).splitlines()[0]}") from error
     if (folder / reward_model.REWARD_FILE).is_file():
         return reward_model.load_reward(folder, batch_size, device)
-    reward = reward_model.load_network_reward(folder, batch_size)
+    reward = network_reward.load_network_reward(folder, batch_size)
     reward.network.to(device)  # type: ignore[arg-type]
     return reward
 

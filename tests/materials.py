@@ -29,6 +29,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from irl_exp.models.reward_model import Facts, Normalizer, Reward
+
 
 def save_language_model(folder: Path, family: str, texts: list[str]) -> None:
     """A causal language model, gpt2 or llama, with random weights."""
@@ -175,3 +177,11 @@ def write_hub_cache(cache: Path, repository: str, commit: str, files: Path) -> N
         link.symlink_to(os.path.relpath(blob, link.parent))
     (home / "refs").mkdir(exist_ok=True)
     (home / "refs" / "main").write_text(commit)
+
+
+def save_reward(reward: Reward, folder: Path, normalizer: Normalizer | None = None) -> Path:
+    """As a step saves it: weights and reward.json."""
+    extra = reward.save(folder)
+    unit = normalizer or Normalizer(0.0, 1.0)
+    Facts(reward.kind, unit, {"made_by": "a test"}, 0.25, extra).save(folder)
+    return folder

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from irl_exp import scoring
-from irl_exp.models.reward_model import Facts, LengthReward, Normalizer, from_body
+from irl_exp.models.network_reward import from_body
+from irl_exp.models.reward_model import Facts, LengthReward, Normalizer
 
 RECORDS = [
     {"id": 1, "prompt": "I think you", "completion": " are quite right, thanks"},

@@ -22,7 +22,8 @@ from irl_exp.metrics.agreement import pair_accuracy
 from irl_exp.metrics.identifiability import Array, RewardSet, identification, minimum, slack
 from irl_exp.metrics.reward_distance import starc
 from irl_exp.metrics.statistics import mean_interval
-from irl_exp.models.reward_model import from_body, load_normalized
+from irl_exp.models.network_reward import from_body
+from irl_exp.models.reward_model import load_normalized
 from irl_exp.solvers.choice import choice_loss, roughness
 from irl_exp.solvers.linear import Features
 

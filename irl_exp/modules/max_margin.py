@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.choice import log_choice
 from irl_exp.modules.training import adamw
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from irl_exp.config import BayesianSolver
 from irl_exp.metrics.identifiability import Array, minimum
 from irl_exp.metrics.uncertainty import calibration_error, entropies
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.training import CURVES_FILE
 from irl_exp.solvers.choice import choice_loss
 from irl_exp.solvers.linear import Features, matched

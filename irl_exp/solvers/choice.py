@@ -15,7 +15,7 @@ from torch import Tensor
 
 from irl_exp.config import MaxEntropySolver
 from irl_exp.metrics.identifiability import Array, Loss, Slopes, minimum
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.choice import log_choice
 from irl_exp.solvers.linear import Features
 from irl_exp.solvers.problem import Problem

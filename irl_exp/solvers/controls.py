@@ -6,13 +6,9 @@ from torch.utils.data import DataLoader
 
 from irl_exp.config import ClassifierSolver
 from irl_exp.data.batches import LengthBatches, ResumableLoader
-from irl_exp.models import language_model, reward_model
-from irl_exp.models.reward_model import (
-    LengthReward,
-    LikelihoodReward,
-    NetworkReward,
-    load_reward,
-)
+from irl_exp.models import language_model, network_reward
+from irl_exp.models.network_reward import NetworkReward
+from irl_exp.models.reward_model import LengthReward, LikelihoodReward, load_reward
 from irl_exp.modules.max_margin import by_scores
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.solvers import gradient
@@ -77,7 +73,7 @@ def _labelled(reward: NetworkReward, problem: Problem, split: str) -> list[tuple
     """(token row, 1 for what a reward is to be low on) of each completion of a split."""
     pairs = problem.demonstrations.split(split)
     ours, theirs = (
-        reward_model.encode(reward.tokenizer, reward.network, *texts)
+        network_reward.encode(reward.tokenizer, reward.network, *texts)
         for texts in (pairs.aligned_texts(), pairs.reference_texts())
     )
     return [*((row, 0) for row in ours), *((row, 1) for row in theirs)]

@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from irl_exp.config import InputError, ProjectionSolver, SvmSolver
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.max_margin import hinge
 from irl_exp.modules.training import Curves
 from irl_exp.solvers.linear import Features, differences

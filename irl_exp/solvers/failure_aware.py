@@ -22,7 +22,8 @@ from torch import Tensor
 
 from irl_exp.config import FailureAwareSolver
 from irl_exp.metrics.identifiability import Array, minimum
-from irl_exp.models.reward_model import NetworkReward, Reward
+from irl_exp.models.network_reward import NetworkReward
+from irl_exp.models.reward_model import Reward
 from irl_exp.modules.max_margin import PAIRWISE
 from irl_exp.modules.training import CURVES_FILE, Curves
 from irl_exp.solvers.convex import best, pair_accuracy

@@ -4,7 +4,7 @@ from torch.utils.data import DataLoader
 
 from irl_exp.config import GradientSolver
 from irl_exp.models import trainable
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.max_margin import MaxMargin
 from irl_exp.modules.reward_modeling import RewardModeling

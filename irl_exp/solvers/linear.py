@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models.reward_model import NetworkReward, output_layer
+from irl_exp.models.network_reward import NetworkReward, output_layer
 from irl_exp.solvers.problem import Problem
 
 

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 from irl_exp.config import MarginSolver
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models import reward_model
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models import network_reward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
 from irl_exp.solvers import gradient
 from irl_exp.solvers.problem import Problem
@@ -60,6 +60,6 @@ def train_on_orders(
 
 def _pools(reward: NetworkReward, pairs: Demonstrations) -> list[list[list[int]]]:
     """Token rows of each prompt's 2k completions, the aligned policy's first."""
-    rows = reward_model.encode(reward.tokenizer, reward.network, *pairs.pool())
+    rows = network_reward.encode(reward.tokenizer, reward.network, *pairs.pool())
     m = 2 * pairs.k
     return [rows[i : i + m] for i in range(0, len(rows), m)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from irl_exp.config import PlanningSolver
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.max_margin import hinge
 from irl_exp.modules.training import Curves
 from irl_exp.solvers.convex import (

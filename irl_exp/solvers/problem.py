@@ -8,8 +8,8 @@ import torch
 
 from irl_exp.config import SolverConfig, TrainerConfig
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models import reward_model
-from irl_exp.models.reward_model import NetworkReward
+from irl_exp.models import network_reward
+from irl_exp.models.network_reward import NetworkReward
 
 # Where a solver that fits several times keeps what is finished: it outlives a kill, as checkpoints
 # do, and is removed once the reward is safe.
@@ -41,7 +41,7 @@ class Problem:
     def new_reward(self) -> NetworkReward:
         """The reference's body with a fresh linear head."""
         batch = self.trainer.score_batch_size
-        return reward_model.from_body(self.reference, self.generator("head"), batch)
+        return network_reward.from_body(self.reference, self.generator("head"), batch)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for each purpose."""

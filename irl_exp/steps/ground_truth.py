@@ -17,8 +17,9 @@ from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.hub import Source
 from irl_exp.metrics import agreement
-from irl_exp.models import reward_model
-from irl_exp.models.reward_model import ClosedFormReward, Facts, NetworkReward, Reward, load_reward
+from irl_exp.models import network_reward, reward_model
+from irl_exp.models.network_reward import NetworkReward
+from irl_exp.models.reward_model import ClosedFormReward, Facts, Reward, load_reward
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
@@ -113,7 +114,7 @@ def _reward(
     if isinstance(config, ClassifierGroundTruth):
         assert source is not None
         batch = bench.config.trainer.score_batch_size
-        reward = reward_model.from_classifier(source.folder(), config.toxic_label, batch)
+        reward = network_reward.from_classifier(source.folder(), config.toxic_label, batch)
         reward.network.to(bench.device)  # type: ignore[arg-type]
         return reward
     assert isinstance(config, TrainedGroundTruth)
@@ -128,13 +129,13 @@ def _trained(
     folder: Path,
     seed: int,
 ) -> NetworkReward:
-    reward = reward_model.from_body(
+    reward = network_reward.from_body(
         reference.path,
         torch.Generator().manual_seed(derive(seed, "head")),
         bench.config.trainer.score_batch_size,
     )
     train = comments.split("train")
-    rows = reward_model.encode(
+    rows = network_reward.encode(
         reward.tokenizer, reward.network, train.table["prompt"].tolist(), train.completions
     )
     order = torch.Generator().manual_seed(derive(seed, "ground_truth"))

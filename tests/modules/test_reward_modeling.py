@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from irl_exp.config import TrainerConfig
-from irl_exp.models import reward_model
-from irl_exp.models.reward_model import from_body
+from irl_exp.models import network_reward
+from irl_exp.models.network_reward import from_body
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 
@@ -38,7 +38,7 @@ def test_toxic_comments_end_up_below_the_others(
         for i, s in enumerate(subjects)
     ]
     texts, labels = map(list, zip(*comments, strict=True))
-    rows = reward_model.encode(reward.tokenizer, reward.network, texts, [""] * len(texts))
+    rows = network_reward.encode(reward.tokenizer, reward.network, texts, [""] * len(texts))
     loader: DataLoader = DataLoader(
         list(zip(rows, labels, strict=True)),  # type: ignore[arg-type]
         batch_size=16,

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from irl_exp.config import PPOConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
-from irl_exp.models import language_model, reward_model, trainable
+from irl_exp.models import language_model, network_reward, trainable
 from irl_exp.modules import training
 from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.language_modeling import LanguageModeling
@@ -102,9 +102,9 @@ def train_reward(
 ) -> Tensor:
     """On some parts of the network, with an early stop that waits for long."""
     torch.manual_seed(2)
-    reward = reward_model.from_body(source, torch.Generator().manual_seed(3), 64)
+    reward = network_reward.from_body(source, torch.Generator().manual_seed(3), 64)
     trainable.restrict(reward.network, parts, 1, 2, torch.Generator().manual_seed(4))
-    rows = reward_model.encode(reward.tokenizer, reward.network, [""] * 80, texts[:80])
+    rows = network_reward.encode(reward.tokenizer, reward.network, [""] * 80, texts[:80])
     pools = [(rows[i : i + 2], aligned_over_reference(1, 1)[0]) for i in range(0, 80, 2)]
     batches = LengthBatches([len(pool[0]) for pool, _ in pools], 4, torch.Generator())
     module = MaxMargin(reward, "hinge", learning_rate=1e-2, weight_decay=0.1, warmup=0.2)

@@ -28,11 +28,11 @@ from irl_exp.data import synthetic
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics.agreement import pair_accuracy
 from irl_exp.metrics.reward_distance import starc
+from irl_exp.models.network_reward import NetworkReward
 from irl_exp.models.reward_model import (
     ClosedFormReward,
     Facts,
     LengthReward,
-    NetworkReward,
     Normalizer,
     load_reward,
 )

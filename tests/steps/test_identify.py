@@ -10,7 +10,8 @@ import torch
 
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models.reward_model import Facts, NetworkReward, Normalizer, from_body, output_layer
+from irl_exp.models.network_reward import NetworkReward, from_body, output_layer
+from irl_exp.models.reward_model import Facts, Normalizer
 from irl_exp.steps import identify
 from irl_exp.steps.bench import Bench, read_summary
 from irl_exp.steps.curate import curate
