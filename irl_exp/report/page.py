@@ -177,12 +177,12 @@ def _found(run: Run) -> str:
             "{recovery/spearman}, Kendall {recovery/kendall}.",
         ],
         "What do the demonstrations decide?": [
-            "On {recovery/identified_fraction} of held-out pairs of completions all rewards agree "
-            "that the demonstrations do not reject, of those that are linear in the reference's "
-            "frozen features.",
-            "R* orders {recovery/identified_accuracy} of these pairs so.",
-            "All pairs judged at once, {recovery/jointly_identified_fraction} are left.",
-            "Of them R* orders {recovery/jointly_identified_accuracy} so.",
+            "Consider all rewards that are linear in the reference's frozen features and that the "
+            "demonstrations do not reject: on {recovery/identified_fraction} of held-out pairs of "
+            "completions they prefer the same one.",
+            "On {recovery/identified_accuracy} of these pairs R* prefers it too.",
+            "Held to all pairs at once, they agree on {recovery/jointly_identified_fraction}.",
+            "There R* agrees on {recovery/jointly_identified_accuracy}.",
             "R̂, which may read more than these features, orders {recovery/contradicted_fraction} "
             "of the identified pairs the other way.",
             "Were the reference shown against itself, {placebo/identified_fraction} would be "
