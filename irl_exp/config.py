@@ -276,6 +276,7 @@ class PlanningSolver(SvmSolver):
     """The maximum margin against the policies that earlier rounds induced."""
 
     rounds: int
+    rlhf: RLHFConfig | None
 
 
 @dataclass

@@ -17,6 +17,7 @@ from irl_exp.config import (
     MarginSolver,
     MaxEntropySolver,
     ModelConfig,
+    PlanningSolver,
     PPOConfig,
     RLHFConfig,
     ScratchModel,
@@ -107,6 +108,7 @@ def _ranges(config: Config) -> None:
     nodes: dict[str, Any] = {"": config}
     nodes |= {f"{name}.": node for name, node in vars(config).items() if is_dataclass(node)}
     nodes |= {f"{where}.": node for where, node in _solvers(config).items()}
+    nodes |= {f"{where}.": node for where, node in _rlhfs(config).items()}
     for where, node in nodes.items():
         for name, value in vars(node).items():
             if (where, name) == ("model.", "epochs"):
@@ -172,12 +174,13 @@ def _dataset(config: Config) -> None:
 
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
-    if isinstance(rlhf, PPOConfig):
-        _require(
-            rlhf.batch_size % rlhf.minibatch_size == 0,
-            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
-            f"rlhf.minibatch_size={rlhf.minibatch_size}",
-        )
+    for where, each in _rlhfs(config).items():
+        if isinstance(each, PPOConfig):
+            _require(
+                each.batch_size % each.minibatch_size == 0,
+                f"{where}.batch_size={each.batch_size}: expected a multiple of "
+                f"{where}.minibatch_size={each.minibatch_size}",
+            )
     if isinstance(rlhf, TiltedConfig):
         _require(
             rlhf.candidates >= 64,
@@ -236,6 +239,11 @@ def _solver(config: Config) -> None:
                 bool(solver.penalties) and all(c > 0 for c in solver.penalties),
                 f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
+        if isinstance(solver, PlanningSolver) and solver.rlhf:
+            _require(
+                isinstance(solver.rlhf, PPOConfig),
+                f"{where}.rlhf={solver.rlhf.name}: expected ppo, or null for weights",
+            )
         if isinstance(solver, EnsembleSolver):
             _require(
                 _follows_its_seed(solver.base),
@@ -267,6 +275,15 @@ def _solvers(config: Config) -> dict[str, SolverConfig]:
         while isinstance(solver, EnsembleSolver | FailureAwareSolver):
             where, solver = f"{where}.base", solver.base
             found[where] = solver
+    return found
+
+
+def _rlhfs(config: Config) -> dict[str, RLHFConfig]:
+    """Every RLHF of the run by where it stands, those in the rounds of a solver included."""
+    found = {"rlhf": config.rlhf}
+    for where, solver in _solvers(config).items():
+        if isinstance(solver, PlanningSolver) and solver.rlhf:
+            found[f"{where}.rlhf"] = solver.rlhf
     return found
 
 

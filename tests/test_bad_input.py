@@ -61,6 +61,9 @@ TABLE = {
     "--cfg everything": "argument --cfg/-c: invalid choice: 'everything' (choose from ",
     # Values, and rules between them.
     "seed=-1": "seed=-1: expected 0 to 4294967295",
+    "solver=max_margin_planning +rlhf@solver.rlhf=tilted": (
+        "solver.rlhf=tilted: expected ppo, or null for weights"
+    ),
     "demonstrations.contrast=none": "demonstrations.contrast=none: expected one of aligned, ",
     "evaluation.identify_prior_scale=0": (
         "evaluation.identify_prior_scale=0.0: expected a positive number"

@@ -23,7 +23,8 @@ def svm(planted: Planted, penalty: float) -> Tensor:
 
 
 def max_margin_planning(planted: Planted, penalty: float) -> Tensor:
-    *_, last = planning.plan(planted.phi, penalty, planted.kl_coef, 5)
+    answer = planning.reweighted(planted.phi, planted.kl_coef)
+    *_, last = planning.plan(planted.phi, penalty, answer, 5)
     return last.w
 
 

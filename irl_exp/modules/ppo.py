@@ -7,18 +7,60 @@ Names of logged values are TRL's where TRL had them, so that curves can be laid 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from irl_exp.config import PPOConfig
+from irl_exp.config import PPOConfig, TrainerConfig
+from irl_exp.data.batches import ResumableLoader
 from irl_exp.metrics.behavior import distinct_n
 from irl_exp.models import generation, language_model
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
-from irl_exp.modules.training import adamw
+from irl_exp.modules.training import adamw, fit
+
+
+def align(
+    config: PPOConfig,
+    reference: Path,
+    reward: Scorer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    order: torch.Generator,
+    generator: torch.Generator,
+    trainer: TrainerConfig,
+    folder: Path,
+) -> str | None:
+    """Train the policy in the folder `reference` and save it, with its value head, in `folder`.
+
+    `order` decides which prompts come when, `generator`, on the device that samples, all that is
+    drawn. Returns why training ended early, if it did.
+    """
+    # One long order of prompts, reshuffled whenever all have been seen.
+    wanted = config.iterations * config.batch_size
+    rounds = -(-wanted // len(prompts))
+    indices = torch.cat([torch.randperm(len(prompts), generator=order) for _ in range(rounds)])
+    batches = [rows.tolist() for rows in indices[:wanted].split(config.batch_size)]
+
+    policy = generation.load_network(reference)
+    module = PPO(
+        config,
+        policy,
+        generation.load_network(reference, str(generator.device)),
+        reward,
+        max_new_tokens,
+        generator,
+    )
+    fit(module, ResumableLoader(prompts, batches, list), trainer, folder)
+    policy.save(folder)
+    save_model(module.value_head, str(folder / "value_head.safetensors"))
+    generation.save_policy(folder, "network", stopped=module.stopped)
+    return module.stopped
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,15 @@ def maximum_margin(phi: Tensor, penalty: float, policy: Tensor | None = None) ->
     """
     n, k = len(phi), phi.shape[1] // 2
     policy = torch.full((n, k), 1 / k, dtype=phi.dtype) if policy is None else policy
+    return margin_against(phi[:, :k], phi[:, k:], policy, penalty)
+
+
+def margin_against(aligned: Tensor, others: Tensor, policy: Tensor, penalty: float) -> Tensor:
+    """The same of aligned [n, k, d] against any completions, others [n, m, d] and policy [n, m]."""
+    n, k, m = len(aligned), aligned.shape[1], others.shape[1]
+    dphi = (aligned.unsqueeze(2) - others.unsqueeze(1)).flatten(0, 2)
     # A classifier wants two classes: every other pair is told the other way round.
-    sign = torch.ones(n * k * k, dtype=phi.dtype)
+    sign = torch.ones(len(dphi), dtype=dphi.dtype)
     sign[::2] = -1
     machine = LinearSVC(
         loss="hinge",
@@ -79,9 +86,9 @@ def maximum_margin(phi: Tensor, penalty: float, policy: Tensor | None = None) ->
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", ConvergenceWarning)
         machine.fit(
-            (differences(phi).flatten(0, 1) * sign.unsqueeze(1)).numpy(),
+            (dphi * sign.unsqueeze(1)).numpy(),
             sign.numpy(),
-            sample_weight=(policy / k).unsqueeze(1).expand(n, k, k).flatten().numpy(),
+            sample_weight=(policy / k).unsqueeze(1).expand(n, k, m).flatten().numpy(),
         )
     if raised:
         log.warning("maximum margin at C = %g: stopped after %d passes", penalty, PASSES)

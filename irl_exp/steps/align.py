@@ -5,15 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_model
 
 from irl_exp.config import PPOConfig, TiltedConfig
-from irl_exp.data.batches import ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.models import generation
 from irl_exp.models.reward_model import load_normalized
-from irl_exp.modules.ppo import PPO
-from irl_exp.modules.training import fit
+from irl_exp.modules import ppo
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
@@ -66,25 +63,15 @@ def _ppo(
     folder: Path,
     seed: int,
 ) -> None:
-    prompts = Comments.load(comments.path).split("train").prompts
-    # One long order of prompts, reshuffled whenever all have been seen.
-    order = torch.Generator().manual_seed(derive(seed, "prompts"))
-    wanted = config.iterations * config.batch_size
-    rounds = -(-wanted // len(prompts))
-    indices = torch.cat([torch.randperm(len(prompts), generator=order) for _ in range(rounds)])
-    batches = [rows.tolist() for rows in indices[:wanted].split(config.batch_size)]
-
-    policy = generation.load_network(reference.path)
-    ppo = PPO(
+    stopped = ppo.align(
         config,
-        policy,
-        generation.load_network(reference.path, bench.device),
+        reference.path,
         load_normalized(reward.path, bench.config.trainer.score_batch_size, bench.device),
+        Comments.load(comments.path).split("train").prompts,
         bench.config.dataset.max_new_tokens,
-        bench.generator(seed, "ppo"),
+        order=torch.Generator().manual_seed(derive(seed, "prompts")),
+        generator=bench.generator(seed, "ppo"),
+        trainer=bench.config.trainer,
+        folder=folder,
     )
-    fit(ppo, ResumableLoader(prompts, batches, list), bench.config.trainer, folder)
-    policy.save(folder)
-    save_model(ppo.value_head, str(folder / "value_head.safetensors"))
-    generation.save_policy(folder, "network", stopped=ppo.stopped)
-    write_summary(folder, {"stopped": ppo.stopped} if ppo.stopped else {})
+    write_summary(folder, {"stopped": stopped} if stopped else {})

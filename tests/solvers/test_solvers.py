@@ -1,6 +1,7 @@
 """Recovery of a reward that is known, from experts that are exactly what theory says."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from irl_exp.config import (
     MarginSolver,
     MaxEntropySolver,
     PlanningSolver,
+    PPOConfig,
     ProjectionSolver,
     SolverConfig,
     SvmSolver,
@@ -36,6 +38,7 @@ from irl_exp.models.reward_model import (
     Normalizer,
     load_reward,
 )
+from irl_exp.modules import ppo
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.bayesian import Gaussian
 from irl_exp.solvers.problem import Problem
@@ -118,12 +121,34 @@ CONFIGS["max_entropy_network"] = margin("max_entropy_network", "max_entropy")
 CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio", "perplexity")}
 CONFIGS["membership"] = ClassifierSolver(name="membership", batch_size=64, **RECIPE)
 PENALTIES = [1.0, 10.0, 100.0]
+# Two short iterations: enough to write other texts than the reference.
+PPO_CONFIG = PPOConfig(
+    name="ppo",
+    kl_coef=0.1,
+    iterations=2,
+    batch_size=64,
+    epochs=1,
+    minibatch_size=32,
+    learning_rate=1e-3,
+    value_learning_rate=1e-2,
+    warmup=0.0,
+    discount=1.0,
+    gae_lambda=0.95,
+    clip_range=0.2,
+    value_clip_range=0.2,
+    value_coef=0.5,
+    max_grad_norm=1.0,
+    stop_kl=100.0,
+    stop_distinct_2=0.0,
+)
 CONFIGS |= {
     "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
     "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2, family="laplace"),
     "svm": SvmSolver("svm", PENALTIES, folds=3),
     "projection": ProjectionSolver("projection", tolerance=0.01, rounds=500),
-    "max_margin_planning": PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=3),
+    "max_margin_planning": PlanningSolver(
+        "max_margin_planning", PENALTIES, folds=3, rounds=3, rlhf=None
+    ),
     "ensemble": EnsembleSolver("ensemble", members=2, base=CONFIGS["asymmetric"]),
 }
 CONFIGS |= {
@@ -237,6 +262,42 @@ def test_frozen_features_of_a_random_body_hold_much_of_the_reward(
     name: str, solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:
     assert pair_accuracy(true_scores, solve(name)) > 0.7
+
+
+def test_rlhf_may_answer_in_every_round(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second round meets what PPO wrote in the first, and who was killed in between trains only
+    what was not done."""
+    config = PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=2, rlhf=PPO_CONFIG)
+
+    def planned(folder: Path) -> Tensor:
+        reward = SOLVERS["max_margin_planning"](replace(problem, config=config, folder=folder))
+        return reward.score(*problem.demonstrations.split("test").pool())
+
+    scores = planned(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["effective_sample_size"] for line in lines] == [K] * len(lines)
+    written = [
+        json.loads((tmp_path / "working" / f"round-{i}" / "completions.json").read_text())
+        for i in range(len(lines))
+    ]
+    prompts = len(problem.demonstrations.split("train"))
+    assert all([len(row) for row in round] == [K] * prompts for round in written)
+    assert len(lines) == 2 and written[0] != written[1]
+
+    shutil.rmtree(tmp_path / "working" / "round-1")
+    (tmp_path / "metrics.jsonl").unlink()
+    trained: list[Path] = []
+    align = ppo.align
+
+    def watched(*args: Any, folder: Path, **more: Any) -> str | None:
+        trained.append(folder)
+        return align(*args, folder=folder, **more)
+
+    monkeypatch.setattr(ppo, "align", watched)
+    assert torch.equal(planned(tmp_path), scores)
+    assert [folder.name for folder in trained] == ["round-1"]
 
 
 @pytest.mark.parametrize("family", ["laplace", "mean_field"])
