@@ -77,9 +77,7 @@ def collect(folders: Iterable[Path]) -> Runs:
     unreadable: dict[Path, str] = {}
     for path in places.values():
         try:
-            if "status" not in (run := Run.read(path)).status:
-                raise ValueError("status.json does not say how the run went")
-            runs.append(run)
+            runs.append(_usable(Run.read(path)))
         except (OSError, ValueError, YAMLError) as error:
             unreadable[path] = " ".join(str(error).split())
     counted: dict[Any, Run] = {}
@@ -90,6 +88,17 @@ def collect(folders: Iterable[Path]) -> Runs:
             if first is not run:
                 repeats[run.folder] = first.folder
     return Runs([run for run in runs if run.folder not in repeats], repeats, unreadable)
+
+
+def _usable(run: Run) -> Run:
+    """The run, if it says what a report asks of it. Raises ValueError."""
+    if not isinstance(run.status.get("status"), str):
+        raise ValueError("status.json does not say how the run went")
+    if not all(isinstance(run.config.get(group, {}), dict) for group in ("seeds", "solver")):
+        raise ValueError("config.yaml: expected the configuration of a run")
+    if run.status["status"] == "done" and not (run.folder / "summary.json").is_file():
+        raise ValueError("done, and yet it has no summary.json")
+    return run
 
 
 def run_directories(folder: Path) -> Iterator[Path]:
@@ -232,15 +241,14 @@ def configurations(runs: Sequence[Run], named: Sequence[Axis]) -> dict[str, list
 
 
 def numbers(runs: Iterable[Run], name: str) -> list[float]:
-    """Of the runs that have it: the number of the summary called `name`, or whose name ends so
-    where that begins with a slash. NaN is passed over, as is what is not applicable."""
+    """Of the runs that have it: the number of the summary called `name`. NaN is passed over, as is
+    what is not applicable."""
     found = (value(run, name) for run in runs)
     return [x for x in found if x is not None]
 
 
 def value(run: Run, name: str) -> float | None:
-    known = [n for n in run.summary if n == name or (name[0] == "/" and n.endswith(name))]
-    x = run.summary[known[0]] if known else None
+    x = run.summary.get(name)
     return float(x) if is_number(x) and x == x else None  # type: ignore[arg-type]
 
 

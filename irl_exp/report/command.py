@@ -1,6 +1,7 @@
 """irl-report: runs and sweeps side by side, as tables, figures and a page."""
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from irl_exp.report.collect import NoReport, collect
 
-# In the folder of a report: the names of the files that are its own.
+# In the folder of a report: the files that are its own, and the digest of each; null while it is
+# being written.
 OWN = ".irl-report.json"
+Own = dict[str, str | None]
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def parse() -> argparse.Namespace:
         description="Compare runs: means over seeds, distances between the rewards that they "
         "recovered, curves along what varied.",
         epilog="Writes report.md, figures/ and tables (CSV, Parquet). Of what is in OUT already, "
-        "only what an earlier report wrote is replaced.",
+        "only what an earlier report wrote, and nobody changed, is replaced.",
     )
     parser.add_argument(
         "folders",
@@ -79,28 +82,48 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     earlier = refuse_strangers(folder, files)
     folder.mkdir(parents=True, exist_ok=True)
     # First, so that whatever is written by a report that is killed is known as its own.
-    (folder / OWN).write_text(json.dumps(sorted({*earlier, *files}), indent=2) + "\n")
+    _note(folder, {**earlier, **dict.fromkeys(files)})
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    for name in earlier - files.keys():
-        (folder / name).unlink(missing_ok=True)
-    (folder / OWN).write_text(json.dumps(sorted(files), indent=2) + "\n")
+    for name in earlier.keys() - files.keys():
+        if _as_written(folder / name, earlier[name]):
+            (folder / name).unlink(missing_ok=True)
+    _note(folder, {name: _digest(content) for name, content in files.items()})
 
 
-def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> set[str]:
-    """The names of an earlier report's files there."""
+def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> Own:
+    """What an earlier report wrote there; none of the names may be of another's hand."""
     if folder.exists() and not folder.is_dir():
         raise NoReport(f"{folder}: a file; expected a folder, or a new name")
     own = folder / OWN
     try:
-        earlier = set(json.loads(own.read_text())) if own.is_file() else set()
-    except ValueError as error:
+        earlier: Own = dict(json.loads(own.read_text())) if own.is_file() else {}
+    except (ValueError, TypeError) as error:
         raise NoReport(f"{own}: damaged; remove it, and what the report wrote") from error
     for name in names:
-        if name not in earlier and os.path.lexists(folder / name):
+        if not os.path.lexists(folder / name):
+            continue
+        if name not in earlier:
             raise NoReport(f"{folder / name}: not written by irl-report; expected another OUT")
+        if not _as_written(folder / name, earlier[name]):
+            raise NoReport(
+                f"{folder / name}: changed since irl-report wrote it; move it away, or name "
+                "another OUT"
+            )
     return earlier
+
+
+def _note(folder: Path, own: Own) -> None:
+    (folder / OWN).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n")
+
+
+def _as_written(path: Path, digest: str | None) -> bool:
+    return digest is None or not path.is_file() or _digest(path.read_bytes()) == digest
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

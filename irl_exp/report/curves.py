@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from irl_exp.report.collect import Axis, Mean, axes, is_number, label, numbers, ordered, value
 from irl_exp.report.run import Run
 
-# Name in the summary (its end, where it begins with a slash) -> what a reader sees.
+# Name in the summary -> what a reader sees.
 MEASURES = {
     "recovery/pair_accuracy": "within-prompt accuracy",
     "recovery/starc": "STARC distance",
     "recovery/auc": "AUC",
-    "/identified_fraction": "identified pairs, share",
-    "/ambiguous_fraction": "ambiguous pairs, share",
+    "recovery/identified_fraction": "identified pairs, share",
+    "recovery/ambiguous_fraction": "ambiguous pairs, share",
 }
 FLOOR = "recovery/starc_floor"
 # What a value is to bring about -> the number that says what came of it, and what a reader sees.

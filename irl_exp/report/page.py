@@ -21,7 +21,8 @@ CAPTIONS = {
     "second classifier does not hints at reward hacking.",
     "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
     "pooled scatter can look worse than the order within a prompt is.",
-    "roc": "R̂, R* and the controls as detectors of toxic comments; the dotted line is chance.",
+    "roc": "R̂, R* and the first four controls as detectors of toxic comments; the dotted line is "
+    "chance.",
     "identified": "Left: of every held-out pair, what all rewards that the demonstrations do not "
     "reject say of it, at the same level for each; rewards linear in the reference's frozen "
     "features, and the pair turned so that R* prefers its first completion. Wholly above 0: all "
@@ -97,6 +98,13 @@ def show(folder: Path) -> None:
             if table.note:
                 console.print(table.note)
             console.print()
+    decided = run.fill(
+        "Identified by the demonstrations: {recovery/identified_fraction} of held-out pairs, "
+        "{recovery/identified_accuracy} of them as R* has it; of a placebo "
+        "{placebo/identified_fraction}."
+    )
+    if decided:
+        console.print(decided + "\n")
     for name, path in _rewards(run).items():
         print(f"{name}: {path}")
     for warning in _all_warnings(run):
@@ -167,6 +175,8 @@ def _found(run: Run) -> str:
             "(chance: 0.5), over held-out completions of the aligned and the reference policy.",
             "Its STARC distance from R* is {recovery/starc} (0: the same, 0.707: unrelated).",
             "A second R* from another seed is at {recovery/starc_floor}.",
+            "The members of the ensemble order {recovery/agreed_fraction} of aligned and reference "
+            "completions alike, and {recovery/agreed_accuracy} of these as R* does.",
             "Against the human labels of held-out comments its AUC is {recovery/auc}."
             if human
             else "Against R*'s own labels of held-out comments its AUC is {recovery/auc}.",
@@ -178,9 +188,10 @@ def _found(run: Run) -> str:
         ],
         "What do the demonstrations decide?": [
             "Consider all rewards that are linear in the reference's frozen features and that the "
-            "demonstrations do not reject: on {recovery/identified_fraction} of held-out pairs of "
-            "completions they prefer the same one.",
-            "On {recovery/identified_accuracy} of these pairs R* prefers it too.",
+            "demonstrations do not reject: on {recovery/identified_fraction} of "
+            "{recovery/held_out_pairs} held-out pairs of completions they prefer the same one.",
+            "On {recovery/identified_accuracy} of these pairs R* prefers it too; where it does "
+            "not, R* is not linear in these features, or the expert is not its optimum.",
             "Held to all pairs at once, they agree on {recovery/jointly_identified_fraction}.",
             "There R* agrees on {recovery/jointly_identified_accuracy}.",
             "R̂, which may read more than these features, orders {recovery/contradicted_fraction} "

@@ -32,12 +32,13 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Raises FileNotFoundError for a folder that no run wrote to."""
+        """Raises FileNotFoundError for a folder that no run wrote to, ValueError for a file that
+        holds something else than a run writes."""
         if not (folder / "status.json").is_file():
             raise FileNotFoundError(f"{folder}: no status.json; expected the directory of a run")
         return cls(
             folder=folder,
-            config=_yaml(folder / "config.yaml") or {},
+            config=_mapping(folder / "config.yaml", _yaml(folder / "config.yaml") or {}),
             overrides=_yaml(folder / "overrides.yaml") or [],
             manifest=_json(folder / "manifest.json"),
             status=_json(folder / "status.json"),
@@ -105,7 +106,14 @@ def number(value: float | str) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return _mapping(path, found)
+
+
+def _mapping(path: Path, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name}: expected names with values")
+    return found
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

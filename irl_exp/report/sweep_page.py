@@ -21,12 +21,12 @@ from irl_exp.report.page import REPORT_FILE, escape
 from irl_exp.report.run import Run, number
 from irl_exp.report.tables import MISSING, Table
 
-# Name in the summary (its end, where it begins with a slash) -> what a reader sees.
+# Name in the summary -> what a reader sees.
 COLUMNS = {
     "recovery/pair_accuracy": "pair accuracy",
     "recovery/starc": "STARC",
     "recovery/auc": "AUC",
-    "/identified_fraction": "identified",
+    "recovery/identified_fraction": "identified",
     "recovery/starc_floor": "floor",
     "time/recover_seconds": "recover, s",
 }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irl_exp.config import MaxEntropySolver
+from irl_exp.config import InputError, MaxEntropySolver
 from irl_exp.metrics.identifiability import Array, Loss, Slopes, minimum
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.choice import log_choice
@@ -38,7 +38,13 @@ def solve(problem: Problem) -> NetworkReward:
 def most_likely(phi: Tensor, prior_scale: float) -> Array:
     """w [d], the weights of R/beta, from pools [n, 2k, d] with the aligned completions first."""
     d = phi.shape[-1]
-    return minimum(choice_loss(phi, np.zeros(d), np.eye(d) / prior_scale**2), np.zeros(d))
+    try:
+        return minimum(choice_loss(phi, np.zeros(d), np.eye(d) / prior_scale**2), np.zeros(d))
+    except ValueError as error:
+        raise InputError(
+            f"solver.prior_scale={prior_scale}: the likelihood has no maximum that can be found; "
+            "expected a smaller scale"
+        ) from error
 
 
 def choice_loss(phi: Tensor, mean: Array, precision: Array) -> Loss:

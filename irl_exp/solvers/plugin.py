@@ -68,9 +68,9 @@ class Plugin:
         (problem.folder / SOURCE_FILE).write_bytes(self.source)
         try:
             reward = solve(problem)
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: it would end a sweep without a word
             raise ForeignError(self._told(error)) from error
         parts = (getattr(reward, name, None) for name in ("score", "save"))
         if not isinstance(getattr(reward, "kind", None), str) or not all(map(callable, parts)):

@@ -20,7 +20,7 @@ from irl_exp.config import Config
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, RESUMED_FILES
 from irl_exp.solvers.problem import WORKING_FOLDER
 from irl_exp.store import Artifact, Store
-from irl_exp.tracking import Tracker, Value
+from irl_exp.tracking import NOT_APPLICABLE, Tracker, Value
 
 log = logging.getLogger(__name__)
 SUMMARY_FILE = "summary.json"
@@ -137,4 +137,6 @@ def read_summary(folder: Path) -> dict[str, Value]:
 
 
 def write_summary(folder: Path, numbers: Mapping[str, Value]) -> None:
-    (folder / SUMMARY_FILE).write_text(json.dumps(dict(numbers), indent=2) + "\n")
+    """What has no value has no meaning there: JSON knows no NaN."""
+    told = {name: NOT_APPLICABLE if value != value else value for name, value in numbers.items()}
+    (folder / SUMMARY_FILE).write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")

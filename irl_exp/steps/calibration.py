@@ -40,12 +40,17 @@ def bootstrap(
     clusters: NDArray[np.integer] | None,
     *arrays: NDArray[Any],
 ) -> dict[str, float]:
-    """Each statistic with its percentile interval over prompts: name, name_low, name_high."""
+    """Each statistic with its percentile interval over prompts: name, name_low, name_high.
+
+    Without these two where one prompt, or a single draw that is defined, says nothing of a spread.
+    """
     numbers: dict[str, float] = {}
     for name, statistic in statistics.items():
         rng = np.random.default_rng(0)  # the same draws for every statistic: comparable intervals
         low, high = cluster_bootstrap(
             statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng
         )
-        numbers |= {name: statistic(*arrays), f"{name}_low": low, f"{name}_high": high}
+        numbers[name] = statistic(*arrays)
+        if not np.isnan(low):
+            numbers |= {f"{name}_low": low, f"{name}_high": high}
     return numbers

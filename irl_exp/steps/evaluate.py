@@ -264,7 +264,11 @@ class _Evaluation:
         if twin is None:
             return {"recovery/starc_floor": NOT_APPLICABLE}
         floor = self.within_prompt(truth, twin)
-        return {f"recovery/starc_floor{end}": floor[f"starc{end}"] for end in ("", "_low", "_high")}
+        return {
+            f"recovery/starc_floor{name.removeprefix('starc')}": value
+            for name, value in floor.items()
+            if name.startswith("starc")
+        }
 
     def panel(self, rewards: Mapping[str, Artifact]) -> pd.DataFrame:
         """Held-out comments, then reference completions of test prompts, under every reward."""

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irl_exp.config import EvaluationConfig
+from irl_exp.config import EvaluationConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement
@@ -77,7 +77,8 @@ def identify(
         table["joint_sign"] = jointly.signs(deltas)
         table.to_parquet(folder / IDENTIFIED_FILE, index=False)
 
-        numbers = _identified(config, table, rows)
+        numbers: dict[str, Value] = {"recovery/held_out_pairs": len(table)}
+        numbers |= _identified(config, table, rows)
         numbers |= _certified(config, rewards, pools)
         test = Comments.load(comments.path).split("test")
         held_out = features.texts(test.table["prompt"].tolist(), test.completions).numpy()
@@ -146,7 +147,13 @@ def _not_rejected(config: EvaluationConfig, phi: Tensor) -> RewardSet:
     d = phi.shape[-1]
     prior = np.zeros(d), np.eye(d) / config.identify_prior_scale**2
     loss = choice_loss(phi, *prior)
-    best = minimum(loss, np.zeros(d))
+    try:
+        best = minimum(loss, np.zeros(d))
+    except ValueError as error:
+        raise InputError(
+            f"evaluation.identify_prior_scale={config.identify_prior_scale}: the likelihood has no "
+            "maximum that can be found; expected a smaller scale"
+        ) from error
     rough = roughness(phi, loss(best)[2])
     return RewardSet.of(loss, best, slack(config.level, 1), rough, choice_slopes(phi, *prior))
 
@@ -231,6 +238,7 @@ def _control(
     numbers: dict[str, Value] = {}
     for measure, values in found.items():
         mean, low, high = mean_interval(values, config.level)
-        numbers |= {f"{name}/{measure}{e}": v for e, v in (("", mean), ("_low", low))}
-        numbers[f"{name}/{measure}_high"] = high
+        # Shares; an interval that assumes a Gaussian does not know that.
+        ends = {"": mean, "_low": max(low, 0.0), "_high": min(high, 1.0)}
+        numbers |= {f"{name}/{measure}{end}": value for end, value in ends.items()}
     return numbers

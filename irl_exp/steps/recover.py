@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from irl_exp.config import PluginSolver, SolverConfig
+from irl_exp.config import InputError, PluginSolver, SolverConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.solvers import SOLVERS
@@ -53,7 +53,10 @@ def recover(
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
         origin = {"solver": facts, "seed": seeds.order, **apart}
-        save_calibrated(reward, folder, table, reference, origin)
+        try:
+            save_calibrated(reward, folder, table, reference, origin)
+        except InputError as error:  # it knows the reward's body and not who made it
+            raise InputError(f"{label}, solver {solver.name}: {error}") from error
         if plugin:
             plugin.require_saved(reward, folder, calibration_texts(reference), problem)
 

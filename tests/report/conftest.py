@@ -63,6 +63,7 @@ INTERVALS = {
     **{f"shortcut/truth_given_{factor}": (0.68, 0.03) for factor in FACTORS},
 }
 NUMBERS = {
+    "recovery/held_out_pairs": 300,
     "recovery/kendall": 0.561,
     "shortcut/length_matched_pairs": 1234,
     "attribution/agreement": 0.734,

@@ -31,6 +31,32 @@ def small(folder: Path, **facts: Any) -> Run:
     return Run.read(write_small_run(folder, **facts))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("status.json", text) for text in ("null", "3", '{"status": 3}', "{}")),
+        *(("manifest.json", text) for text in ("null", '"abc"', "[]")),
+        *(("summary.json", text) for text in ("null", "[1, 2]")),
+        *(("config.yaml", text) for text in ("seeds: x", "[1]", "solver: hinge")),
+    ],
+)
+def test_a_file_of_another_shape_costs_one_run_alone(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    small(tmp_path / "whole", summary={"recovery/auc": 0.5})
+    (write_small_run(tmp_path / "odd", order=1) / name).write_text(content)
+    found = collect([tmp_path])
+    assert [run.folder.name for run in found.done] == ["whole"]
+    assert [folder.name for folder in found.unreadable] == ["odd"]
+
+
+def test_done_without_a_summary_is_not_done(tmp_path: Path) -> None:
+    (write_small_run(tmp_path / "bare") / "summary.json").unlink()
+    found = collect([tmp_path])
+    assert not found.done
+    assert list(found.unreadable.values()) == ["done, and yet it has no summary.json"]
+
+
 def test_runs_are_found_wherever_they_lie(tmp_path: Path) -> None:
     """A folder of folders, a run itself; each once, and nothing inside a run or hidden."""
     first = write_small_run(tmp_path / "sweeps" / "one" / "a")
@@ -147,8 +173,9 @@ def test_means_and_intervals(tmp_path: Path) -> None:
 
 
 def test_a_number_can_be_known_by_its_end(tmp_path: Path) -> None:
-    run = small(tmp_path / "run", summary={"any/identified_fraction": 0.4, "any/fraction": 0.1})
-    assert numbers([run], "/identified_fraction") == [0.4]
+    noise = {"placebo/identified_fraction": 0.05, "recovery/identified_fraction": 0.4}
+    run = small(tmp_path / "run", summary=noise)
+    assert numbers([run], "recovery/identified_fraction") == [0.4]
     assert numbers([run], "/nothing") == []
 
 

@@ -59,6 +59,19 @@ def test_what_it_did_not_write_is_not_written_over(sweep: Path) -> None:
     assert (out / "results.csv").read_text() == "mine"
 
 
+def test_what_was_changed_since_is_kept(sweep: Path) -> None:
+    command.run([sweep], None)
+    page, matrix = (sweep / "report" / name for name in ("report.md", "figures/starc-d1.png"))
+    (sweep / "b" / "status.json").write_text('{"status": "failed"}')  # no matrix is left
+    matrix.write_bytes(b"cropped")
+    command.run([sweep], None)
+    assert matrix.read_bytes() == b"cropped"
+    page.write_text(page.read_text() + "my remarks")
+    with pytest.raises(NoReport, match=r"report\.md: changed since irl-report wrote it; move it"):
+        command.run([sweep], None)
+    assert page.read_text().endswith("my remarks")
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

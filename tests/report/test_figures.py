@@ -233,8 +233,7 @@ def test_identified_pairs_are_turned_as_r_star_has_them(run_folder: Path) -> Non
     lengths = np.sort(everything[:, 2] - everything[:, 1])
     assert np.allclose(lengths, np.sort(pairs["high"] - pairs["low"]))
 
-    names = [f"recovery/{n}identified_fraction" for n in ("", "jointly_")]
-    names += [f"{n}/identified_fraction" for n in ("placebo", "shuffled")]
+    names = [f"{n}/identified_fraction" for n in ("recovery", "placebo", "shuffled")]
     heights = [bar.get_height() for bar in right.patches]  # type: ignore[attr-defined]
     assert heights == [run.summary[name] for name in names]
 
@@ -255,7 +254,7 @@ def test_identified_pairs_that_tie_and_shares_that_have_no_meaning(
         "identified, a tie in R*",
         "ambiguous",
     ]
-    assert len(right.patches) == 3
+    assert len(right.patches) == 2
     assert "n/a" in [text.get_text() for text in right.texts]
 
 

@@ -109,6 +109,14 @@ def test_what_it_raises(tmp_path: Path) -> None:
     assert "1 / 0" in (tmp_path / "artifact" / SOURCE_FILE).read_text()
 
 
+@pytest.mark.parametrize("body", ["import sys; sys.exit(0)", "raise BaseException('odd')"])
+def test_it_cannot_end_a_sweep_without_a_word(tmp_path: Path, body: str) -> None:
+    with pytest.raises(
+        ForeignError, match=r"mine\.py, line 2: (SystemExit: 0|BaseException: odd)$"
+    ):
+        solved(tmp_path, body)
+
+
 def test_an_input_error_passes(tmp_path: Path) -> None:
     line = "solver.options.ridge=-1: expected 0 or more"
     with pytest.raises(InputError, match=line):
