@@ -32,7 +32,7 @@ from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 1
+VERSION = 2
 IDENTIFIED_FILE = "identified.parquet"
 # One draw of noise points in one direction, which may by chance agree with the labels or with their
 # opposite; several on average with neither.
