@@ -331,6 +331,7 @@ def _overrides() -> list[str]:
 
 _UNSET = re.compile(r"Environment variable '(\w+)' not found")
 _SEVERAL = re.compile(r"Ambiguous value for argument '(.*?)' 1\.|Sweep parameters '(.*?)' requires")
+_NODE = re.compile(r"str is not a subclass of (\w+Config)\. value: (\S+)")
 _RESOLVER = re.compile(r"InputError raised while resolving interpolation: (.*)")
 _OVERLAY = re.compile(r"Could not override '(\w+)'\. No match in the defaults list")
 
@@ -368,6 +369,9 @@ def condense(error: BaseException) -> str:
             return f"{key}: the environment variable {unset[1]} is not set"
         case OmegaConfBaseException() if mine := _RESOLVER.search(str(cause).splitlines()[0]):
             return mine[1]
+        case OmegaConfBaseException(full_key=str(key)) if node := _NODE.search(line):
+            group = node[1].lower().removesuffix("config")  # SolverConfig: the group solver
+            return f"{key}: an option of {group}; expected {group}@{key}={node[2]}"
         case OmegaConfBaseException(full_key=str(key)) if "is not a ListConfig" in line:
             return f"{key}: expected a list, as '{key}=[first,second]'"
         case OmegaConfBaseException(full_key=str(key)):

@@ -64,6 +64,9 @@ TABLE = {
     "solver=max_margin_planning +rlhf@solver.rlhf=tilted": (
         "solver.rlhf=tilted: expected ppo, or null for weights"
     ),
+    "solver=ensemble solver.base=logistic": (
+        "solver.base: an option of solver; expected solver@solver.base=logistic"
+    ),
     "demonstrations.contrast=none": "demonstrations.contrast=none: expected one of aligned, ",
     "evaluation.identify_prior_scale=0": (
         "evaluation.identify_prior_scale=0.0: expected a positive number"
