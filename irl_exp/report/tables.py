@@ -128,18 +128,24 @@ def _yardsticks(run: Run) -> str:
 
 
 def identified(run: Run) -> Table | None:
-    """The pairs that are decided most clearly, then those left most open: to be read by hand."""
+    """The pairs that are identified most clearly, as R* has them and against it, and the most
+    ambiguous ones: to be read by hand."""
     pairs = run.identified
     if pairs is None or not len(pairs):
         return None
     middle, half = (pairs["low"] + pairs["high"]) / 2, (pairs["high"] - pairs["low"]) / 2
     # How far 0 is from the middle of the interval, in halves of it: beyond 1, it is outside.
     clearness = (middle.abs() / half.clip(lower=1e-12)).sort_values(kind="stable", ascending=False)
-    clear = clearness.index[pairs["sign"].loc[clearness.index] != 0][:EXTREMES]
-    ambiguous = clearness.index[pairs["sign"].loc[clearness.index] == 0][::-1][:EXTREMES]
+    sign = pairs["sign"].loc[clearness.index]
+    against = sign * pairs["truth"].loc[clearness.index] < 0
+    kinds = {
+        "identified": clearness.index[(sign != 0) & ~against],
+        "against R*": clearness.index[(sign != 0) & against],
+        "ambiguous": clearness.index[sign == 0][::-1],
+    }
     rows = []
-    for name, chosen in (("clear", clear), ("open", ambiguous)):
-        for place in chosen:
+    for name, chosen in kinds.items():
+        for place in chosen[:EXTREMES]:
             pair = pairs.loc[place]
             turn = -1 if middle[place] < 0 else 1
             texts = [pair["first"], pair["second"]][::turn]
@@ -149,8 +155,8 @@ def identified(run: Run) -> Table | None:
             rows.append([name, *map(escape, (pair["prompt"], *texts)), interval, *differences])
     note = (
         "Held-out pairs: those of which 0 lies farthest from their interval of R/β, first less "
-        "second, and those of which it lies nearest to its middle. R* and R̂ in their standard "
-        "deviations over completions of the reference."
+        "second, in R*'s order and then in the other one; and those of which it lies nearest to "
+        "its middle. R* and R̂ in their standard deviations over completions of the reference."
     )
     header = ["pair", "prompt", "first", "second", "R/β, nats", "R*", "R̂"]
     return Table(header, rows, note)

@@ -158,24 +158,25 @@ def test_the_clearest_and_the_most_open_pairs(run_folder: Path) -> None:
     """Texts are escaped, and what the demonstrations prefer stands first."""
     table = pd.DataFrame(
         {
-            "prompt": ["a | b", "p", "q", "r"],
-            "first": ["*worse*", "1", "3", "5"],
-            "second": ["better", "2", "4", "6"],
-            "truth": [-1.5, 1.0, 0.25, 2.0],
-            "recovered": [-2.0, 1.0, -0.5, 3.0],
-            "low": [-5.0, 1.0, -1.0, -0.5],
-            "high": [-4.0, 2.0, 1.5, 4.0],
-            "sign": [-1, 1, 0, 0],
+            "prompt": ["a | b", "p", "q", "r", "s"],
+            "first": ["*worse*", "1", "3", "5", "7"],
+            "second": ["better", "2", "4", "6", "8"],
+            "truth": [-1.5, 1.0, 0.25, 2.0, -0.5],
+            "recovered": [-2.0, 1.0, -0.5, 3.0, 0.25],
+            "low": [-5.0, 1.0, -1.0, -0.5, 2.0],
+            "high": [-4.0, 2.0, 1.5, 4.0, 3.0],
+            "sign": [-1, 1, 0, 0, 1],
         }
     )
     table.to_parquet(run_folder / "identified.parquet")
     found = tables.identified(Run.read(run_folder))
     assert found is not None
     assert found.rows == [
-        ["clear", r"a \| b", "better", r"\*worse\*", "[4.00, 5.00]", "1.50", "2.00"],
-        ["clear", "p", "1", "2", "[1.00, 2.00]", "1.00", "1.00"],
-        ["open", "q", "3", "4", "[-1.00, 1.50]", "0.250", "-0.500"],
-        ["open", "r", "5", "6", "[-0.500, 4.00]", "2.00", "3.00"],
+        ["identified", r"a \| b", "better", r"\*worse\*", "[4.00, 5.00]", "1.50", "2.00"],
+        ["identified", "p", "1", "2", "[1.00, 2.00]", "1.00", "1.00"],
+        ["against R*", "s", "7", "8", "[2.00, 3.00]", "-0.500", "0.250"],
+        ["ambiguous", "q", "3", "4", "[-1.00, 1.50]", "0.250", "-0.500"],
+        ["ambiguous", "r", "5", "6", "[-0.500, 4.00]", "2.00", "3.00"],
     ]
     (run_folder / "identified.parquet").unlink()
     assert tables.identified(Run.read(run_folder)) is None
