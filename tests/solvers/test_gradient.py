@@ -113,7 +113,9 @@ def test_what_does_not_train_is_the_references(
     before = tiny.network.base_model.state_dict(prefix="gpt_neox.")
     assert list(body) == list(before)
     changed = {key for key in body if not torch.equal(body[key], before[key])}
-    assert changed == {key for key in body if any(part in key for part in PARTS[parts])}
+    may = {key for key in body if any(part in key for part in PARTS[parts])}
+    # The last bias adds the same to all texts: of a difference its gradient is rounding, or 0.
+    assert may - {"gpt_neox.final_layer_norm.bias"} <= changed <= may
     head = problem.new_reward().network.get_parameter("score.weight")
     assert not torch.equal(reward.network.get_parameter("score.weight"), head)
 
