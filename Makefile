@@ -1,5 +1,6 @@
 # make demo    the whole study on the embedded data set
-# make test    the tests; SLOW=1 for all of them, PYTEST_ARGS="-k store" for some
+# make test    the tests, a file at a time on each core; SLOW=1 for all of them,
+#              PYTEST_ARGS="-k store" for some
 # make lint    style and types
 # make docs    docs/config.yaml and docs/configuration.md, after a change in conf/
 # Each sets up the virtual environment first, when that is missing or out of date.
@@ -17,7 +18,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/irl-exp
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
