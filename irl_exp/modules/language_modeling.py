@@ -7,7 +7,7 @@ from torch import Tensor
 
 from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.modules.training import adamw
+from irl_exp.modules.training import by_recipe
 
 
 class LanguageModeling(pl.LightningModule):
@@ -45,6 +45,4 @@ class LanguageModeling(pl.LightningModule):
         self.log("validation_loss", self.loss(*batch), batch_size=tokens, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        fused = self.trainer.precision == "32-true"
-        return adamw(self.network, **self.recipe, steps=steps, fused=fused)
+        return by_recipe(self.trainer, self.network, self.recipe)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.choice import log_choice
-from irl_exp.modules.training import adamw
+from irl_exp.modules.training import by_recipe
 
 # --- pairwise objectives: x = R(preferred) - R(other), any shape -> loss of each pair ------------
 
@@ -124,9 +124,7 @@ class MaxMargin(pl.LightningModule):
         return logged["validation_loss"]
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        fused = self.trainer.precision == "32-true"
-        return adamw(self.network, **self.recipe, steps=steps, fused=fused)
+        return by_recipe(self.trainer, self.network, self.recipe)
 
 
 def mean_over_pairs(values: Tensor, order: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.modules.training import adamw
+from irl_exp.modules.training import by_recipe
 
 
 class RewardModeling(pl.LightningModule):
@@ -46,9 +46,7 @@ class RewardModeling(pl.LightningModule):
         return logged["validation_loss"]
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        fused = self.trainer.precision == "32-true"
-        return adamw(self.network, **self.recipe, steps=steps, fused=fused)
+        return by_recipe(self.trainer, self.network, self.recipe)
 
 
 def collate(examples: Sequence[tuple[Sequence[int], int]]) -> tuple[list[Sequence[int]], Tensor]:

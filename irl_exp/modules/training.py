@@ -169,6 +169,16 @@ def fit(
     module.eval()
 
 
+def by_recipe(trainer: pl.Trainer, network: nn.Module, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`adamw` over all steps of the trainer, who is to clip gradients."""
+    return adamw(
+        network,
+        **recipe,
+        steps=int(trainer.estimated_stepping_batches),
+        fused=trainer.precision == "32-true",
+    )
+
+
 def adamw(
     module: nn.Module,
     learning_rate: float,
