@@ -36,13 +36,16 @@ def solve(problem: Problem) -> NetworkReward:
 
 
 def most_likely(phi: Tensor, prior_scale: float) -> Array:
-    """w [d], the weights of R/beta, from pools [n, 2k, d] with the aligned completions first."""
+    """w [d], the weights of R/beta, from pools [n, 2k, d] with the aligned completions first.
+
+    Raises InputError where the prior is so wide that no maximum can be found.
+    """
     d = phi.shape[-1]
     try:
         return minimum(choice_loss(phi, np.zeros(d), np.eye(d) / prior_scale**2), np.zeros(d))
     except ValueError as error:
         raise InputError(
-            f"solver.prior_scale={prior_scale}: the likelihood has no maximum that can be found; "
+            f"prior_scale={prior_scale}: the likelihood has no maximum that can be found; "
             "expected a smaller scale"
         ) from error
 

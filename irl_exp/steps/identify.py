@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irl_exp.config import EvaluationConfig, InputError
+from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement
-from irl_exp.metrics.identifiability import RewardSet, identification, minimum, slack
+from irl_exp.metrics.identifiability import RewardSet, identification, slack
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.models.network_reward import from_body
 from irl_exp.models.reward_model import load_normalized
-from irl_exp.solvers.choice import choice_loss, choice_slopes, roughness
+from irl_exp.solvers.choice import choice_loss, choice_slopes, most_likely, roughness
 from irl_exp.solvers.linear import Features
 from irl_exp.steps.bench import Bench, write_summary
 from irl_exp.steps.calibration import bootstrap
@@ -147,13 +147,7 @@ def _not_rejected(config: EvaluationConfig, phi: Tensor) -> RewardSet:
     d = phi.shape[-1]
     prior = np.zeros(d), np.eye(d) / config.identify_prior_scale**2
     loss = choice_loss(phi, *prior)
-    try:
-        best = minimum(loss, np.zeros(d))
-    except ValueError as error:
-        raise InputError(
-            f"evaluation.identify_prior_scale={config.identify_prior_scale}: the likelihood has no "
-            "maximum that can be found; expected a smaller scale"
-        ) from error
+    best = most_likely(phi, config.identify_prior_scale)
     rough = roughness(phi, loss(best)[2])
     return RewardSet.of(loss, best, slack(config.level, 1), rough, choice_slopes(phi, *prior))
 
