@@ -111,7 +111,7 @@ def plan(phi: Tensor, penalty: float, answer: Answer, rounds: int) -> Iterator[R
 def mixture(met: Policy, count: int, other: Policy) -> Policy:
     """The mean of `count` policies, whose mean is `met`, and one more."""
     old, new = met.weights * count / (count + 1), other.weights / (count + 1)
-    if other.phi.data_ptr() == met.phi.data_ptr() and other.phi.shape == met.phi.shape:
+    if torch.equal(other.phi, met.phi):
         return Policy(met.phi, old + new)  # of the same completions
     return Policy(torch.cat([met.phi, other.phi], 1), torch.cat([old, new], 1))
 

@@ -214,10 +214,7 @@ class _Evaluation:
             true,
             members,
         )
-        return {
-            f"recovery/{name}": NOT_APPLICABLE if np.isnan(value) else value
-            for name, value in numbers.items()
-        }
+        return {f"recovery/{name}": value for name, value in numbers.items()}
 
     def labels(self, truth: Artifact) -> NDArray[np.int64]:
         """What R̂ is asked to tell apart: human labels, or as in the paper R*'s own at zero."""

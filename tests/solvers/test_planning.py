@@ -60,11 +60,11 @@ def test_a_mixture_of_policies_is_that_of_their_margins() -> None:
     that against all of them, each policy as probable."""
     phi = plant(40, k=2, d=5).phi
     one, other = (Policy(phi[:, 2:], w) for w in (torch.ones(40, 2) / 2, torch.eye(2)[[0] * 40]))
-    copied = Policy(other.phi.clone(), other.weights)
-    same, apart = mixture(one, 3, other), mixture(one, 3, copied)
+    turned = Policy(other.phi.flip(1), other.weights.flip(1))
+    same, apart = mixture(one, 3, other), mixture(one, 3, turned)
     assert same.phi.shape == (40, 2, 5) and apart.phi.shape == (40, 4, 5)
     torch.testing.assert_close(same.weights[0], torch.tensor([0.625, 0.375]))
-    torch.testing.assert_close(apart.weights[0], torch.tensor([0.375, 0.375, 0.25, 0.0]))
+    torch.testing.assert_close(apart.weights[0], torch.tensor([0.375, 0.375, 0.0, 0.25]))
     w, same_w = (margin_against(phi[:, :2], m.phi, m.weights, 10.0) for m in (apart, same))
     torch.testing.assert_close(w, same_w, rtol=0, atol=1e-4)
 
