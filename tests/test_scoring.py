@@ -308,7 +308,7 @@ def test_a_score_under_another_name(words: Path, tmp_path: Path, irl_score) -> N
         ("t.jsonl", b'{"text": null}\n', "line 1: 'text' is of type NoneType"),
         ("t.jsonl", b'{"text": "\\ud83d"}\n', "line 1: 'text' holds half a character"),
         ("t.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: not UTF-8"),
-        ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-9], "damaged gzip"),
+        ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n', mtime=0)[:-9], "damaged gzip"),
         ("t.txt.gz", b"not gzip at all", "damaged gzip"),
         ("t.csv", b"text,id\na,1\nb\n", "line 3: malformed row; expected 2 fields"),
         ("t.csv", b"text,id\na,1,2\n", "line 2: malformed row; expected 2 fields"),
