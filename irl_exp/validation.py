@@ -223,7 +223,7 @@ def _solver(config: Config) -> None:
         if isinstance(solver, GradientSolver):
             _trainable(config.model, where, solver)
         if isinstance(solver, MarginSolver):
-            # The oracle is told an order of pairs, which no likelihood of whole pools is made of.
+            # The oracle is told the odds of pairs, which no likelihood of whole pools is made of.
             known = PAIRWISE_OBJECTIVES if solver.name == "oracle" else OBJECTIVES
             _require(
                 solver.objective in known,

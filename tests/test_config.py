@@ -176,7 +176,7 @@ def test_a_solver_builds_on_another() -> None:
     """The override that the comment in the leaf names, with the keys of what it chooses."""
     ensemble = typed("solver=ensemble").solver
     assert isinstance(ensemble, EnsembleSolver)
-    assert (ensemble.members, ensemble.base.name) == (5, "hinge")
+    assert (ensemble.members, ensemble.base.name) == (5, "logistic")
     other = typed("solver=ensemble", "solver@solver.base=asymmetric", "solver.base.epochs=3").solver
     assert isinstance(other, EnsembleSolver) and isinstance(other.base, MarginSolver)
     assert (other.base.objective, other.base.epochs) == ("asymmetric", 3)

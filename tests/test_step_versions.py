@@ -246,7 +246,7 @@ def studies(store: Path) -> dict[str, Config]:
                 "log_ratio": SolverConfig("log_ratio"),
                 "length": SolverConfig("length"),
                 "untrained": SolverConfig("untrained"),
-                "oracle": margin("oracle", "hinge"),
+                "oracle": margin("oracle", "logistic"),
                 # No controls, but solvers whose output is to be pinned as well.
                 "asymmetric": margin("asymmetric", "asymmetric"),
                 "squared_hinge": margin("squared_hinge", "squared_hinge"),

@@ -139,9 +139,11 @@ def aligned_over_reference(n: int, k: int) -> Tensor:
     return order.expand(n, -1, -1)
 
 
-def by_scores(scores: Tensor) -> Tensor:
-    """All pairs that `scores` [n, m] tell apart, the higher one preferred: order [n, m, m]."""
-    return (scores.unsqueeze(2) > scores.unsqueeze(1)).float()
+def by_odds(scores: Tensor) -> Tensor:
+    """All pairs of a pool with Bradley and Terry's probabilities of `scores` [n, m], in natural
+    units: order [n, m, m], sigmoid(score p - score q), 0 for a completion and itself."""
+    odds = torch.sigmoid(scores.unsqueeze(2) - scores.unsqueeze(1))
+    return odds * (1 - torch.eye(scores.shape[1], device=scores.device))
 
 
 def collate(

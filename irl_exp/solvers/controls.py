@@ -8,8 +8,8 @@ from irl_exp.config import ClassifierSolver
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.models import language_model, network_reward
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.models.reward_model import LengthReward, LikelihoodReward, load_reward
-from irl_exp.modules.max_margin import by_scores
+from irl_exp.models.reward_model import LengthReward, LikelihoodReward, load_normalized
+from irl_exp.modules.max_margin import by_odds
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.solvers import gradient
 from irl_exp.solvers.margin import train_on_orders
@@ -80,12 +80,18 @@ def _labelled(reward: NetworkReward, problem: Problem, split: str) -> list[tuple
 
 
 def oracle(problem: Problem) -> NetworkReward:
-    """The same network on the same completions, but told how R* orders each prompt's pool."""
-    truth = load_reward(problem.truth, problem.trainer.score_batch_size, problem.device)
+    """The same network on the same completions, told the odds by which R* prefers each to another.
+
+    The weight of a pair is sigmoid((R*(p) - R*(q)) / beta), Bradley and Terry's probability that p
+    is preferred: with the logistic loss what is learned is R*/beta up to a constant per prompt,
+    from the expected preferences and not from a draw of them.
+    """
+    truth = load_normalized(problem.truth, problem.trainer.score_batch_size, problem.device)
     m = 2 * problem.demonstrations.k
 
     def order(split: str) -> torch.Tensor:
-        return by_scores(truth.score(*problem.demonstrations.split(split).pool()).view(-1, m))
+        scores = truth.score(*problem.demonstrations.split(split).pool()).view(-1, m)
+        return by_odds(scores / problem.kl_coef)
 
     train, validation = (problem.demonstrations.split(name) for name in ("train", "validation"))
     return train_on_orders(problem, train, order("train"), validation, order("validation"))

@@ -14,7 +14,7 @@ from irl_exp.steps.calibration import save_calibrated
 from irl_exp.steps.pretrain import calibration_texts
 from irl_exp.store import Artifact
 
-VERSION = 2
+VERSION = 3
 
 
 def recover(

@@ -15,10 +15,11 @@ from irl_exp.modules.max_margin import (
     MaxMargin,
     aligned_over_reference,
     asymmetric,
-    by_scores,
+    by_odds,
     collate,
     hinge,
     logistic,
+    mean_over_pairs,
     squared_hinge,
 )
 from irl_exp.validation import OBJECTIVES, PAIRWISE_OBJECTIVES
@@ -175,9 +176,19 @@ def test_aligned_over_reference_prefers_every_aligned_completion() -> None:
     assert order.tolist() == [expected] * 3
 
 
-def test_by_scores_prefers_the_higher_and_leaves_ties() -> None:
-    found = by_scores(torch.tensor([[2.0, 1.0, 2.0], [0.0, 0.0, 0.0]]))
-    assert found.tolist() == [[[0, 1, 0], [0, 0, 0], [0, 1, 0]], [[0, 0, 0]] * 3]
+def test_by_odds_weighs_a_pair_as_bradley_and_terry_prefer_it() -> None:
+    found = by_odds(torch.tensor([[math.log(3), 0.0, 0.0]]))  # odds of 3 to 1
+    expected = torch.tensor([[[0, 0.75, 0.75], [0.25, 0, 0.5], [0.25, 0.5, 0]]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_no_reward_beats_the_one_whose_odds_are_told() -> None:
+    """Their logistic loss is least where R is the scores, whatever is added to all of a prompt."""
+    scores = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    order = by_odds(scores)
+    found = (scores + torch.arange(5).unsqueeze(1)).requires_grad_()
+    mean_over_pairs(logistic(found.unsqueeze(2) - found.unsqueeze(1)), order).backward()
+    torch.testing.assert_close(found.grad, torch.zeros_like(found))
 
 
 def test_collate_keeps_pools_in_order() -> None:

@@ -39,7 +39,7 @@ def margin(name: str, objective: str) -> MarginSolver:
 CONFIGS: dict[str, GradientSolver] = {
     "hinge": margin("hinge", "hinge"),
     "asymmetric": margin("asymmetric", "asymmetric"),
-    "oracle": margin("oracle", "hinge"),
+    "oracle": margin("oracle", "logistic"),
     "membership": ClassifierSolver(name="membership", **RECIPE),
 }
 
