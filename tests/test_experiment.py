@@ -504,6 +504,24 @@ def test_your_own_file_of_comments(smoke: Path, lab: Lab, tmp_path: Path) -> Non
     assert summary(again)["store/hits"] == 1
 
 
+@pytest.mark.parametrize("meant", [True, False])
+def test_a_ground_truth_that_knows_nothing_is_warned_of(
+    meant: bool, lab: Lab, tmp_path: Path
+) -> None:
+    """Labels drawn at random have nothing to learn; the same comments with their own labels do."""
+    made = synthetic.generate(2000, 7, politeness=0.3, length=0.3)
+    drawn = np.random.default_rng(0).permutation([toxic for _, toxic in made])
+    labels = [toxic for _, toxic in made] if meant else drawn.tolist()
+    path = tmp_path / "comments.csv"
+    write_csv(path, [(text, str(label)) for (text, _), label in zip(made, labels, strict=True)])
+    run = lab.run(
+        *("dataset=file", f"dataset.path={path}", "until=ground_truth"),
+        *("dataset.text_column=comment", "dataset.label_column=verdict"),
+    )
+    said = [w for w in read(run / "status.json").get("warnings", []) if "than chance" in w]
+    assert len(said) == (0 if meant else 1)
+
+
 def test_a_data_set_with_a_cut_of_its_own(lab: Lab, tmp_path: Path) -> None:
     """Jigsaw's columns, in a folder: prompts and completions are the columns of the data set."""
     rows = save_jigsaw(tmp_path / "jigsaw", 400)

@@ -1,5 +1,6 @@
-"""The figures of many runs: the distances between their rewards, and curves along what varied."""
+"""The figures of many runs: rewards side by side, their distances, curves along what varied."""
 
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from irl_exp.report.collect import Mean
 from irl_exp.report.curves import MEASURES, Curves
 from irl_exp.report.distances import Matrix
 from irl_exp.report.figures import (
@@ -129,4 +131,37 @@ def along(curves: Curves) -> Figure:
                 drawn, names = axes.get_legend_handles_labels()
                 handles |= dict(zip(names, drawn, strict=True))
             figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=3)
+    return figure
+
+
+def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered: str) -> Figure:
+    """A row for each reward, a panel for each measure: faintly every run, and the mean with its
+    95 % t-interval. The first measure orders the rows, least on top, and every reward has it."""
+    known = [(title, found) for numbers in rewards.values() for title, found in numbers.items()]
+    measures = list(dict.fromkeys(title for title, found in known if found))
+    order = sorted(rewards, key=lambda name: float(np.mean(rewards[name][measures[0]])))
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(2.6 + 2.6 * len(measures), 1.1 + 0.27 * len(order)))
+        row = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
+        for axes, measure in zip(row, measures, strict=True):
+            for place, name in enumerate(order):
+                found = rewards[name][measure]
+                mean = Mean.of(found)
+                if mean is None:
+                    continue
+                colour = RECOVERED if name == recovered else TRUTH
+                axes.scatter(found, [place] * len(found), s=14, color=colour, alpha=0.3, lw=0)
+                axes.errorbar(
+                    mean.mean,
+                    place,
+                    xerr=[[mean.mean - mean.low], [mean.high - mean.mean]],
+                    color=colour,
+                    marker="o",
+                    markersize=4.5,
+                    capsize=2.5,
+                )
+            axes.set_title(measure)
+            axes.grid(axis="y", visible=False)
+        row[0].set_yticks(range(len(order)), order)
+        row[0].set_ylim(len(order) - 0.5, -0.5)
     return figure

@@ -31,6 +31,12 @@ COLUMNS = {
     "time/recover_seconds": "recover, s",
 }
 
+BESIDE = (
+    "Rewards by their mean STARC distance to R*, the nearest on top; R̂ in green. Dots: runs. "
+    "Points: means over them with 95 % t-intervals, which do not see that runs are paired: the "
+    "table's differences do."
+)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -127,7 +133,7 @@ def _reward_sections(done: Sequence[Run]) -> list[Section]:
 
     So that differences can be taken within a seed, where what the seeds draw falls out.
     """
-    sections = []
+    sections: list[Section] = []
     for name, runs in configurations(done, axes(done)).items():
         controls = list(dict.fromkeys(c for run in runs for c in run.controls))
         if len(runs) < 2 or not controls:
@@ -142,8 +148,20 @@ def _reward_sections(done: Sequence[Run]) -> list[Section]:
             "of R̂ in the same run; below zero it is nearer to R* than R̂. Seconds of recoveries "
             "that the store had are next to none."
         )
-        sections.append(Section(f"R̂ and controls, {name}", [Table(header, rows, note)]))
+        body: list[str | Table | Picture] = [Table(header, rows, note)]
+        found = {title: _measured(runs, of) for of, (title, _) in rewards.items()}
+        found = {title: measures for title, measures in found.items() if measures["STARC distance"]}
+        if found:
+            figure = sweep_figures.png(sweep_figures.side_by_side(found, rows[0][0]))
+            body.append(Picture(f"rewards-{len(sections) + 1}", figure, BESIDE))
+        sections.append(Section(f"R̂ and controls, {name}", body))
     return sections
+
+
+def _measured(runs: Sequence[Run], of: str) -> dict[str, list[float]]:
+    """What the figure shows of the reward that the summary calls `of`; STARC leads."""
+    measures = {"starc": "STARC distance", "pair_accuracy": "within-prompt accuracy", "auc": "AUC"}
+    return {title: numbers(runs, f"{of}/{measure}") for measure, title in measures.items()}
 
 
 def _reward(runs: Sequence[Run], of: str, step: str) -> list[str]:

@@ -86,6 +86,34 @@ def test_controls_are_held_against_the_reward_of_their_own_run(tmp_path: Path) -
     assert none == ["–"] * 6
 
 
+def test_rewards_side_by_side_are_in_order(tmp_path: Path) -> None:
+    near, far, none = [0.1, 0.3], [0.5, 0.7], [0.4, 0.4]
+    found = {
+        "R̂": {"STARC": far, "accuracy": [0.8, 0.9], "AUC": []},
+        "length": {"STARC": none, "accuracy": [], "AUC": []},
+        "oracle": {"STARC": near, "accuracy": [0.9, 0.9], "AUC": []},
+    }
+    starc, accuracy = sweep_figures.side_by_side(found, "R̂").axes
+    assert [label.get_text() for label in starc.get_yticklabels()] == ["oracle", "length", "R̂"]
+    assert [bar.lines[0].get_xydata().tolist() for bar in starc.containers] == [
+        [[pytest.approx(0.2), 0]],
+        [[pytest.approx(0.4), 1]],
+        [[pytest.approx(0.6), 2]],
+    ]
+    assert len(accuracy.containers) == 2  # what has no number has no point
+
+
+def test_the_figure_of_controls_stands_below_their_table(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_small_run(
+            tmp_path / str(seed),
+            summary={"recovery/starc": 0.2, "control/length/starc": 0.6},
+            order=seed,
+        )
+    written = sweep_page.files(report(tmp_path))
+    assert "figures/rewards-1.png" in written and b"(figures/rewards-1.png)" in written["report.md"]
+
+
 def test_nothing_is_dropped_silently(sweep: Path) -> None:
     (sweep / "b" / "status.json").write_text('{"run_id": "a", "status": "done"}')
     (write_small_run(sweep / "unreadable") / "manifest.json").write_text("{")

@@ -323,7 +323,7 @@ def test_a_posterior_is_saved_beside_its_mean(
 def test_the_oracle_is_an_upper_bound(
     name: str, problem: Problem, solve: Callable[[str], Tensor], true_scores: Tensor
 ) -> None:
-    """It is told how much better, too, and so comes nearer to R* than who sees the choices alone."""
+    """It is told how much better, too: it comes nearer to R* than who sees the choices alone."""
     truth = load_reward(problem.truth).score(*problem.demonstrations.split("test").pool())
     oracle, solver = (starc(truth.view(-1, 2 * K), solve(of)) for of in ("oracle", name))
     assert oracle < solver
