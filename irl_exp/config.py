@@ -179,6 +179,56 @@ class TiltedConfig(RLHFConfig):
     candidates: int
 
 
+@dataclass
+class BestOfNConfig(RLHFConfig):
+    """The best of n completions of the reference."""
+
+    candidates: int
+
+
+@dataclass
+class RaftConfig(RLHFConfig):
+    """A network fine-tuned on completions of the tilted expert, as long as that helps."""
+
+    candidates: int
+    k: int
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    max_grad_norm: float
+    validation_prompts: int
+
+
+@dataclass
+class GroupConfig(RLHFConfig):
+    """Policy gradients against the other completions of a prompt, by a trainer of TRL's."""
+
+    iterations: int
+    batch_size: int
+    group_size: int
+    epochs: int
+    minibatch_size: int
+    learning_rate: float
+    warmup: float
+    clip_range: float
+    max_grad_norm: float
+
+
+@dataclass
+class DPOConfig(RLHFConfig):
+    """Direct preference optimization on pairs that the reward labels, by TRL's trainer."""
+
+    k: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    max_grad_norm: float
+
+
 # --- demonstrations ---------------------------------------------------------------------------
 
 
@@ -397,7 +447,14 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "classifier": ClassifierGroundTruth,
         "closed_form": ClosedFormGroundTruth,
     },
-    "rlhf": {"ppo": PPOConfig, "tilted": TiltedConfig},
+    "rlhf": {
+        "ppo": PPOConfig,
+        "tilted": TiltedConfig,
+        "best_of_n": BestOfNConfig,
+        "raft": RaftConfig,
+        "group": GroupConfig,
+        "dpo": DPOConfig,
+    },
     "demonstrations": {"demonstrations": DemonstrationsConfig},
     "solver": {
         "margin": MarginSolver,

@@ -8,17 +8,20 @@ from typing import Any
 from irl_exp.config import (
     STEPS,
     BayesianSolver,
+    BestOfNConfig,
     ClosedFormGroundTruth,
     Config,
     EnsembleSolver,
     FailureAwareSolver,
     GradientSolver,
+    GroupConfig,
     InputError,
     MarginSolver,
     MaxEntropySolver,
     ModelConfig,
     PlanningSolver,
     PPOConfig,
+    RaftConfig,
     RLHFConfig,
     ScratchModel,
     SolverConfig,
@@ -46,9 +49,10 @@ FAMILIES = ("laplace", "mean_field")
 
 def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
     """Why a solver has no meaning for an expert, or None."""
-    if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig):
+    if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig | BestOfNConfig):
         return (
-            "solver=log_ratio needs an expert's log-probabilities; rlhf=tilted has none of its own"
+            "solver=log_ratio needs an expert's log-probabilities; "
+            f"rlhf={rlhf.name} has none of its own"
         )
     return None
 
@@ -88,7 +92,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("a share between 0 and 1", lambda value: 0 <= value <= 1),
     ),
     "folds": ("3 or more", lambda value: value >= 3),
-    "members": ("2 or more", lambda value: value >= 2),
+    **dict.fromkeys(
+        ("members", "candidates", "group_size"), ("2 or more", lambda value: value >= 2)
+    ),
     "level": ("a share between 0 and 1", lambda value: 0 < value < 1),
     # What the libraries' generators take.
     **dict.fromkeys(
@@ -175,20 +181,28 @@ def _dataset(config: Config) -> None:
 def _rlhf(config: Config) -> None:
     rlhf = config.rlhf
     for where, each in _rlhfs(config).items():
-        if isinstance(each, PPOConfig):
+        if isinstance(each, PPOConfig | GroupConfig):
             _require(
                 each.batch_size % each.minibatch_size == 0,
                 f"{where}.batch_size={each.batch_size}: expected a multiple of "
                 f"{where}.minibatch_size={each.minibatch_size}",
             )
-    if isinstance(rlhf, TiltedConfig):
+    if isinstance(rlhf, GroupConfig):
+        _require(
+            rlhf.batch_size % rlhf.group_size == 0,
+            f"rlhf.batch_size={rlhf.batch_size}: expected a multiple of "
+            f"rlhf.group_size={rlhf.group_size}",
+        )
+    if isinstance(rlhf, TiltedConfig | RaftConfig):
         _require(
             rlhf.candidates >= 64,
             f"rlhf.candidates={rlhf.candidates}: expected at least 64 (fewer cap the KL too low)",
         )
+    if isinstance(rlhf, TiltedConfig | BestOfNConfig):
         _require(
             not config.demonstrations.greedy,
-            "demonstrations.greedy=true has no meaning for rlhf=tilted, which is resampled",
+            f"demonstrations.greedy=true has no meaning for rlhf={rlhf.name}, which chooses among "
+            "samples",
         )
     evaluation = config.evaluation
     _require(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irl_exp.modules import trl_trainers
 from irl_exp.solvers.bayesian import Gaussian, doubt
 from irl_exp.tracking import NOT_APPLICABLE
 from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
@@ -102,8 +103,10 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 def logged_names() -> set[str]:
     """What modules and solvers log: arguments of self.log, of log_dict and log_metrics, and keys of
-    dictionaries in ppo.py. And what the Bayesian solver says of each round."""
+    dictionaries in ppo.py. And what the Bayesian solver says of each round, and what TRL's trainers
+    log."""
     names = {"prior_scale", *doubt(Gaussian.prior(1, 1.0), np.ones((1, 1)))}
+    names |= {*trl_trainers.NAMES.values()}
     folders = (ROOT / "irl_exp" / name for name in ("modules", "solvers"))
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -171,7 +174,7 @@ def test_steps_of_the_curves_exist() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rlhf", "solver"),
-    [("ppo_smoke", "hinge"), ("tilted", "ensemble"), ("tilted", "failure_aware")],
+    [("ppo_smoke", "hinge"), ("tilted", "ensemble"), ("tilted", "failure_aware"), ("raft", "svm")],
 )
 def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str, solver: str) -> None:
     places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}")

@@ -1,10 +1,9 @@
-"""Policies: what can be sampled from, and sampling itself, with one frozen set of settings.
+"""What can be sampled from, and sampling itself, with one frozen set of settings.
 
 T = 1, no top-k, no top-p, no minimum length: the distribution that completions are drawn from is
 the one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from irl_exp.metrics.behavior import tilted_kl, tilted_weights
 from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.reward_model import Scorer, load_normalized
 
 # The share of rows still writing below which those that have ended leave the batch.
 COMPACT_BELOW = 0.75
@@ -101,44 +98,6 @@ class NetworkPolicy:
         return next(self.model.network.parameters()).device
 
 
-@dataclass(frozen=True)
-class TiltedPolicy:
-    """The policy that KL-regularized RLHF aims at: pi_ref(y|x) exp(R(x, y) / beta) / Z(x).
-
-    Drawn by self-normalized importance resampling: `candidates` completions of the reference per
-    prompt, weighted by exp(R/beta), of which k are drawn with replacement. KL(pi, pi_ref) is
-    estimated by sum_j w_j log(N w_j), which cannot pass log N. R is the normalized reward.
-    """
-
-    base: NetworkPolicy
-    reward: Scorer
-    beta: float
-    candidates: int
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        k: int,
-        generator: torch.Generator,
-        reference: LanguageModel | None = None,
-    ) -> Samples:
-        pool = self.base.sample(prompts, self.candidates, generator)
-        rewards = self.reward.score(*pool.flat()).view(len(prompts), self.candidates)
-        weights = torch.from_numpy(tilted_weights(rewards.numpy(), self.beta))
-        drawn = torch.multinomial(weights, k, replacement=True, generator=_cpu(generator))
-        kl = torch.from_numpy(tilted_kl(weights.numpy())).float()
-        return Samples(
-            prompts=list(prompts),
-            completions=[
-                [row[j] for j in picks]
-                for row, picks in zip(pool.completions, drawn.tolist(), strict=True)
-            ],
-            lengths=pool.lengths.gather(1, drawn),
-            kl=kl.unsqueeze(1).expand(-1, k),
-            effective_size=1.0 / weights.square().sum(-1),
-        )
-
-
 @torch.no_grad()
 def sample_tokens(
     model: LanguageModel,
@@ -220,37 +179,6 @@ def log_ratio(
     return (ours - theirs).sum(-1)
 
 
-# --- saved policies ---------------------------------------------------------------------------
-
-POLICY_FILE = "policy.json"
-
-
-def save_policy(folder: Path, kind: str, **facts: float | str | None) -> None:
-    """Say what the folder holds: `network` (a model) or `tilted` (reference/ and reward/)."""
-    (folder / POLICY_FILE).write_text(json.dumps({"kind": kind, **facts}, indent=2) + "\n")
-
-
-def load_policy(
-    folder: Path,
-    max_new_tokens: int,
-    batch_size: int,
-    device: str = "cpu",
-    greedy: bool = False,
-) -> Policy:
-    """The policy that a step saved in `folder`; `greedy` is for networks alone."""
-    facts = json.loads((folder / POLICY_FILE).read_text())
-    if facts["kind"] == "network":
-        return NetworkPolicy(load_network(folder, device), max_new_tokens, batch_size, greedy)
-    base = NetworkPolicy(load_network(folder / "reference", device), max_new_tokens, batch_size)
-    reward = load_normalized(folder / "reward", batch_size, device)
-    return TiltedPolicy(base, reward, facts["beta"], facts["candidates"])
-
-
-def stop_reason(folder: Path) -> str | None:
-    """Why the training of the policy in `folder` ended early, if it did."""
-    return json.loads((folder / POLICY_FILE).read_text()).get("stopped")
-
-
 def load_network(folder: Path, device: str = "cpu") -> LanguageModel:
     model = language_model.load(folder)
     model.network.to(device)  # type: ignore[arg-type]
@@ -259,11 +187,3 @@ def load_network(folder: Path, device: str = "cpu") -> LanguageModel:
 
 def _to(pair: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     return pair[0].to(device), pair[1].to(device)
-
-
-def _cpu(generator: torch.Generator) -> torch.Generator:
-    """A CPU generator that continues from `generator`: rewards and weights live on the CPU."""
-    if generator.device.type == "cpu":
-        return generator
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    return torch.Generator().manual_seed(seed)

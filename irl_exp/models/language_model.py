@@ -247,7 +247,12 @@ def completion_states(
 def encode_prompts(
     model: LanguageModel, prompts: Sequence[str], room: int
 ) -> tuple[Tensor, Tensor]:
-    """Left-padded ids and mask, [n, P] each, with `room` tokens left in the context.
+    """`prompt_rows` as left-padded ids and mask, [n, P] each."""
+    return pad(prompt_rows(model, prompts, room), model.tokenizer.pad_token_id, side="left")
+
+
+def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list[list[int]]:
+    """The tokens of each prompt, with `room` tokens left in the context.
 
     Longer prompts lose their beginning. An empty prompt becomes one end-of-sequence token.
     """
@@ -258,20 +263,26 @@ def encode_prompts(
             f"in a context of {model.context}"
         )
     eos = model.tokenizer.eos_token_id
-    rows = [row[-limit:] or [eos] for row in token_ids(model, prompts)]
-    return pad(rows, model.tokenizer.pad_token_id, side="left")
+    return [row[-limit:] or [eos] for row in token_ids(model, prompts)]
 
 
 def encode_completions(
     model: LanguageModel, completions: Sequence[str], max_new_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Right-padded ids and mask, [n, T] each, every completion closed by the end of sequence.
+    """`completion_rows` as right-padded ids and mask, [n, T] each."""
+    rows = completion_rows(model, completions, max_new_tokens)
+    return pad(rows, model.tokenizer.pad_token_id, side="right")
+
+
+def completion_rows(
+    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
+) -> list[list[int]]:
+    """The tokens of each completion, closed by the end of sequence.
 
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.
     """
     eos = model.tokenizer.eos_token_id
-    rows = [[*row, eos][:max_new_tokens] for row in token_ids(model, completions)]
-    return pad(rows, model.tokenizer.pad_token_id, side="right")
+    return [[*row, eos][:max_new_tokens] for row in token_ids(model, completions)]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:

@@ -208,7 +208,11 @@ class EnsembleReward:
 
 def as_reward_func(reward: Scorer) -> Any:
     """The same reward as TRL's trainers call it: reward_func(prompts, completions, **kwargs)."""
-    return lambda prompts, completions, **kwargs: reward.score(prompts, completions).tolist()
+
+    def score(prompts: Sequence[str], completions: Sequence[str], **kwargs: Any) -> list[float]:
+        return reward.score(prompts, completions).tolist()
+
+    return score
 
 
 # --- saved rewards ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from irl_exp.config import PPOConfig, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.metrics.behavior import distinct_n
-from irl_exp.models import generation, language_model
+from irl_exp.models import generation, language_model, policies
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
 from irl_exp.modules.training import adamw, fit
@@ -59,7 +59,7 @@ def align(
     fit(module, ResumableLoader(prompts, batches, list), trainer, folder)
     policy.save(folder)
     save_model(module.value_head, str(folder / "value_head.safetensors"))
-    generation.save_policy(folder, "network", stopped=module.stopped)
+    policies.save_policy(folder, "network", stopped=module.stopped)
     return module.stopped
 
 

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 CURVES_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.ckpt"
+# Where a step that trains several times, or by another library's trainer, keeps what is finished:
+# it outlives a kill, as checkpoints do, and is removed once the result is safe.
+WORKING_FOLDER = "working"
 # What a killed training leaves in its folder, and a later one goes on from.
 RESUMED_FILES = (CHECKPOINT_FILE, CURVES_FILE)
 # Seconds between checkpoints; more where saving one would take more than a twentieth of the time.

@@ -22,8 +22,8 @@ from irl_exp.models.reward_model import (
     Reward,
     load_normalized,
 )
-from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE
-from irl_exp.solvers.problem import WORKING_FOLDER, Problem
+from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, WORKING_FOLDER
+from irl_exp.solvers.problem import Problem
 
 
 def solve(problem: Problem, solvers: Mapping[str, Callable[[Problem], Reward]]) -> EnsembleReward:

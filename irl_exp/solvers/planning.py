@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from irl_exp.config import PlanningSolver, PPOConfig
-from irl_exp.models import generation
+from irl_exp.models import policies
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.models.reward_model import NormalizedReward, Normalizer
 from irl_exp.modules import ppo
 from irl_exp.modules.max_margin import hinge
-from irl_exp.modules.training import Curves
+from irl_exp.modules.training import WORKING_FOLDER, Curves
 from irl_exp.solvers.convex import (
     best,
     effective_sample_size,
@@ -31,7 +31,7 @@ from irl_exp.solvers.convex import (
     response,
 )
 from irl_exp.solvers.linear import Features
-from irl_exp.solvers.problem import WORKING_FOLDER, Problem
+from irl_exp.solvers.problem import Problem
 
 COMPLETIONS_FILE = "completions.json"
 
@@ -167,7 +167,7 @@ def _write(
 ) -> None:
     """k completions of each prompt by the policy in the folder, beside it."""
     size = problem.trainer.sample_batch_size
-    policy = generation.load_policy(folder, problem.max_new_tokens, size, problem.device)
+    policy = policies.load_policy(folder, problem.max_new_tokens, size, problem.device)
     partial = folder / f"{COMPLETIONS_FILE}.part"
     partial.write_text(json.dumps(policy.sample(prompts, k, generator).completions))
     partial.replace(folder / COMPLETIONS_FILE)

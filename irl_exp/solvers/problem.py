@@ -11,10 +11,6 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import network_reward
 from irl_exp.models.network_reward import NetworkReward
 
-# Where a solver that fits several times keeps what is finished: it outlives a kill, as checkpoints
-# do, and is removed once the reward is safe.
-WORKING_FOLDER = "working"
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import torch
 
-from irl_exp.config import PPOConfig, TiltedConfig
+from irl_exp.config import (
+    BestOfNConfig,
+    DPOConfig,
+    GroupConfig,
+    PPOConfig,
+    RaftConfig,
+    TiltedConfig,
+)
 from irl_exp.data.comments import Comments
-from irl_exp.models import generation
+from irl_exp.models import policies
 from irl_exp.models.reward_model import load_normalized
-from irl_exp.modules import ppo
+from irl_exp.modules import ppo, raft, trl_trainers
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
@@ -24,11 +31,11 @@ def align(
     config, seed = bench.config.rlhf, bench.config.seeds.alignment
 
     def compute(folder: Path) -> None:
-        if isinstance(config, TiltedConfig):
-            _tilt(config, reference, reward, folder)
+        if isinstance(config, TiltedConfig | BestOfNConfig):
+            _choose(config, reference, reward, folder)
         else:
-            assert isinstance(config, PPOConfig)
-            _ppo(bench, config, comments, reference, reward, folder, seed)
+            stopped = _train(bench, comments, reference, reward, folder)
+            write_summary(folder, {"stopped": stopped} if stopped else {})
 
     artifact = bench.do(
         "align",
@@ -39,7 +46,7 @@ def align(
         seed=seed,
         label=label,
     )
-    stopped = generation.stop_reason(artifact.path)
+    stopped = policies.stop_reason(artifact.path)
     if stopped:
         bench.tracker.warn(
             f"{label} stopped early at {stopped}; what follows describes that policy"
@@ -47,31 +54,61 @@ def align(
     return artifact
 
 
-def _tilt(config: TiltedConfig, reference: Artifact, reward: Artifact, folder: Path) -> None:
-    """The tilted policy is its parts; it is drawn from when completions are asked for."""
+def _choose(
+    config: TiltedConfig | BestOfNConfig, reference: Artifact, reward: Artifact, folder: Path
+) -> None:
+    """The policy is its parts; it is drawn from when completions are asked for."""
     shutil.copytree(reference.path, folder / "reference")
     shutil.copytree(reward.path, folder / "reward")
-    generation.save_policy(folder, "tilted", beta=config.kl_coef, candidates=config.candidates)
+    facts = {"beta": config.kl_coef, "candidates": config.candidates}
+    kind = "tilted" if isinstance(config, TiltedConfig) else "best_of_n"
+    policies.save_policy(folder, kind, **facts)
 
 
-def _ppo(
-    bench: Bench,
-    config: PPOConfig,
-    comments: Artifact,
-    reference: Artifact,
-    reward: Artifact,
-    folder: Path,
-    seed: int,
-) -> None:
-    stopped = ppo.align(
+def _train(
+    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, folder: Path
+) -> str | None:
+    """Train a network; returns why that ended early, if it did."""
+    config, seed, trainer = bench.config.rlhf, bench.config.seeds.alignment, bench.config.trainer
+    table = Comments.load(comments.path)
+    driver = load_normalized(reward.path, trainer.score_batch_size, bench.device)
+    prompts, max_new_tokens = table.split("train").prompts, bench.config.dataset.max_new_tokens
+    order = torch.Generator().manual_seed(derive(seed, "prompts"))
+    if isinstance(config, PPOConfig):
+        return ppo.align(
+            config,
+            reference.path,
+            driver,
+            prompts,
+            max_new_tokens,
+            order=order,
+            generator=bench.generator(seed, "ppo"),
+            trainer=trainer,
+            folder=folder,
+        )
+    if isinstance(config, RaftConfig):
+        raft.align(
+            config,
+            reference.path,
+            driver,
+            prompts,
+            table.split("validation").prompts,
+            max_new_tokens,
+            order=order,
+            generator=bench.generator(seed, "raft"),
+            trainer=trainer,
+            folder=folder,
+        )
+        return None
+    assert isinstance(config, GroupConfig | DPOConfig)
+    trl_trainers.align(
         config,
         reference.path,
-        load_normalized(reward.path, bench.config.trainer.score_batch_size, bench.device),
-        Comments.load(comments.path).split("train").prompts,
-        bench.config.dataset.max_new_tokens,
-        order=torch.Generator().manual_seed(derive(seed, "prompts")),
-        generator=bench.generator(seed, "ppo"),
-        trainer=bench.config.trainer,
+        driver,
+        prompts,
+        max_new_tokens,
+        generator=bench.generator(seed, config.name),
+        trainer=trainer,
         folder=folder,
     )
-    write_summary(folder, {"stopped": stopped} if stopped else {})
+    return None

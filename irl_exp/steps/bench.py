@@ -17,8 +17,12 @@ from typing import Any
 import torch
 
 from irl_exp.config import Config
-from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, RESUMED_FILES
-from irl_exp.solvers.problem import WORKING_FOLDER
+from irl_exp.modules.training import (
+    CHECKPOINT_FILE,
+    CURVES_FILE,
+    RESUMED_FILES,
+    WORKING_FOLDER,
+)
 from irl_exp.store import Artifact, Store
 from irl_exp.tracking import NOT_APPLICABLE, Tracker, Value
 

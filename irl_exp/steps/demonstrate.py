@@ -9,7 +9,7 @@ import numpy as np
 from irl_exp.config import STEPS, DemonstrationsConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models import generation
+from irl_exp.models import policies
 from irl_exp.steps.bench import Bench, derive, read_summary
 from irl_exp.store import Artifact
 
@@ -69,7 +69,7 @@ def demonstrate(
 
         def sample(artifact: Artifact, purpose: str, count: int) -> list[list[str]]:
             """k completions of each of the first prompts."""
-            policy = generation.load_policy(
+            policy = policies.load_policy(
                 artifact.path,
                 max_new_tokens,
                 trainer.sample_batch_size,

@@ -16,7 +16,7 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
-from irl_exp.models import generation
+from irl_exp.models import policies
 from irl_exp.models.reward_model import EnsembleReward, Facts, Reward, load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
@@ -104,7 +104,7 @@ def _panel_completions(bench: Bench, comments: Artifact, reference: Artifact) ->
     count = bench.config.demonstrations.test_prompts
 
     def compute(folder: Path) -> None:
-        policy = generation.load_policy(
+        policy = policies.load_policy(
             reference.path, max_new_tokens, trainer.sample_batch_size, bench.device
         )
         prompts = Comments.load(comments.path).split("test").prompts[:count]

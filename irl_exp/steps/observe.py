@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from irl_exp.data.comments import Comments
 from irl_exp.metrics import agreement, behavior
-from irl_exp.models import generation, language_model
+from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
 from irl_exp.models.reward_model import Facts, load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
@@ -136,7 +136,7 @@ class _Sight:
         self.comments = comments
         trainer = bench.config.trainer
         max_new_tokens = bench.config.dataset.max_new_tokens
-        self.policy = generation.load_policy(
+        self.policy = policies.load_policy(
             policy.path, max_new_tokens, trainer.sample_batch_size, bench.device
         )
         # The reference's own KL is zero by definition, and not worth two passes over every sample.

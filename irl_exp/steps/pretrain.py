@@ -13,7 +13,7 @@ from irl_exp.config import CheckpointModel, ModelConfig, ScratchModel
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.hub import Source
-from irl_exp.models import generation, language_model
+from irl_exp.models import language_model, policies
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.modules.language_modeling import LanguageModeling
@@ -42,7 +42,7 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
             numbers |= _train(bench, model, table, folder, seed)
         model.network.eval()
         model.save(folder)
-        generation.save_policy(folder, "network")
+        policies.save_policy(folder, "network")
         policy = NetworkPolicy(model, max_new_tokens, bench.config.trainer.sample_batch_size)
         model.network.to(bench.device)  # type: ignore[arg-type]
         _write_calibration(bench, policy, table, folder, seed)

@@ -1,7 +1,6 @@
 """Completions are drawn from the very distribution whose log-probabilities are taken."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from irl_exp.metrics.behavior import optimality
 from irl_exp.models import generation, language_model
-from irl_exp.models.generation import NetworkPolicy, TiltedPolicy, sample_tokens
+from irl_exp.models.generation import NetworkPolicy, sample_tokens
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.reward_model import Facts, LengthReward, Normalizer
 
 PROMPTS = ["You", "On the harbour article,", "", "Looking over Mira's last edit, thanks again,"]
 
@@ -188,69 +186,3 @@ def test_the_expert_that_rlhf_aims_at_has_optimality_one(world: Any) -> None:
     found = optimality(rewards, aligned.kl, free, world.beta)
     assert found == pytest.approx(1, abs=0.02)
     assert optimality(free, torch.zeros(3), free, world.beta) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_tilted_policy_approaches_what_it_stands_for(world: Any) -> None:
-    """Frequencies, KL and effective size against enumeration; better with more candidates."""
-    errors = {}
-    for candidates in (16, 10_000):
-        tilted = TiltedPolicy(
-            NetworkPolicy(world.reference, 2, 10_000), world, world.beta, candidates
-        )
-        drawn = tilted.sample(world.prompts, 10_000, seeded())
-        distance = (world.frequencies(drawn.completions) - world.aligned_probs).abs().sum(-1) / 2
-        errors[candidates] = float(distance.mean())
-    assert errors[10_000] < 0.03 < 0.06 < errors[16]
-
-    assert drawn.kl is not None and drawn.effective_size is not None
-    torch.testing.assert_close(drawn.kl[:, 0].double(), world.kl, rtol=0.05, atol=0)
-    assert (drawn.kl == drawn.kl[:, :1]).all()
-    # 1 / (N sum w^2) -> 1 / E_ref (pi/pi_ref)^2
-    shares = drawn.effective_size / 10_000
-    exact = 1 / (world.aligned_probs**2 / world.reference_probs).sum(-1)
-    torch.testing.assert_close(shares, exact, rtol=0.1, atol=0)
-    assert drawn.lengths.tolist() == [
-        [min(len(text) + 1, 2) for text in row] for row in drawn.completions
-    ]
-
-
-def test_a_large_beta_leaves_the_reference(world: Any) -> None:
-    tilted = TiltedPolicy(NetworkPolicy(world.reference, 2, 10_000), world, 1e6, 5_000)
-    drawn = tilted.sample(world.prompts, 5_000, seeded())
-    distance = (world.frequencies(drawn.completions) - world.reference_probs).abs().sum(-1) / 2
-    assert distance.max() < 0.04
-    assert drawn.kl is not None and drawn.kl.abs().max() < 1e-4
-
-
-# --- saved policies ---------------------------------------------------------------------------
-
-
-def test_a_saved_network_samples_as_before(tiny: LanguageModel, tmp_path: Path) -> None:
-    tiny.save(tmp_path)
-    generation.save_policy(tmp_path, "network", stopped="iteration 3: KL")
-    loaded = generation.load_policy(tmp_path, max_new_tokens=6, batch_size=4)
-    assert generation.stop_reason(tmp_path) == "iteration 3: KL"
-    expected = NetworkPolicy(tiny, 6, 4).sample(PROMPTS, 2, seeded())
-    assert loaded.sample(PROMPTS, 2, seeded()).completions == expected.completions
-
-
-def test_a_saved_tilted_policy_samples_with_the_normalized_reward(
-    tiny: LanguageModel, tmp_path: Path
-) -> None:
-    """What is saved is the raw reward; (R - 4) / 2 drives the policy."""
-    for name in ("reference", "reward"):
-        (tmp_path / name).mkdir()
-    tiny.save(tmp_path / "reference")
-    raw = LengthReward(-1.0)
-    Facts("length", Normalizer(4.0, 2.0), {}, extra=raw.save(tmp_path)).save(tmp_path / "reward")
-    generation.save_policy(tmp_path, "tilted", beta=0.5, candidates=64)
-    assert generation.stop_reason(tmp_path) is None
-
-    loaded = generation.load_policy(tmp_path, max_new_tokens=6, batch_size=64)
-    drawn = loaded.sample(["You"], 8, seeded())
-    pool = NetworkPolicy(tiny, 6, 64).sample(["You"], 64, seeded())
-    lengths = torch.tensor([len(text.split()) for text in pool.completions[0]]).double()
-    weights = ((-lengths - 4) / 2 / 0.5).softmax(-1)
-    assert drawn.kl is not None
-    expected = (weights * (64 * weights).log()).sum()
-    assert float(drawn.kl[0, 0]) == pytest.approx(float(expected), abs=1e-5)

@@ -1,0 +1,261 @@
+"""RLOO, GRPO and DPO by TRL's trainers, behind one door: our policies, our rewards, our curves.
+
+Everything is set so that what is maximized is E R - beta KL(pi || pi_ref) per completion, as by
+PPO, with beta in the same unit:
+
+- RLOO (Ahmadian et al., arXiv 2402.14740): R - beta log pi/pi_ref of a whole completion, less the
+  mean of the other completions of its prompt; not divided by a standard deviation.
+- GRPO (Shao et al., arXiv 2402.03300) without the division by each prompt's standard deviation and
+  by each completion's length (Liu et al., arXiv 2503.20783), both of which change what is
+  maximized from prompt to prompt; the KL is a term of the loss.
+- DPO (Rafailov et al., arXiv 2305.18290): pairs of the reference's completions, of which one is
+  preferred with Bradley and Terry's probability sigmoid(R - R'). Its optimum is the tilted expert.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+from irl_exp.config import DPOConfig, GroupConfig, TrainerConfig
+from irl_exp.models import generation, language_model, policies
+from irl_exp.models.generation import NetworkPolicy
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.models.reward_model import Scorer, as_reward_func
+from irl_exp.modules.training import CURVES_FILE, WORKING_FOLDER
+
+# Checkpoints of a training.
+SAVES = 10
+
+
+def align(
+    config: GroupConfig | DPOConfig,
+    reference: Path,
+    reward: Scorer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    generator: torch.Generator,
+    trainer: TrainerConfig,
+    folder: Path,
+) -> None:
+    """Train the policy in the folder `reference` and save it in `folder`.
+
+    Goes on from the last checkpoint that a killed training left there. The libraries draw from
+    global generators; they are seeded from `generator`, which is on the device that computes, and
+    left as they were.
+    """
+    policy = generation.load_network(reference, str(generator.device))
+    with _seeded(generator) as seed:
+        common = {
+            "output_dir": str(folder / WORKING_FOLDER),
+            "seed": seed,
+            "learning_rate": config.learning_rate,
+            "lr_scheduler_type": "linear",
+            "max_grad_norm": config.max_grad_norm,
+            # Dropout off, as in PPO: what is sampled from is what is trained.
+            "disable_dropout": True,
+            "gradient_checkpointing": False,
+            "use_cpu": generator.device.type == "cpu",
+            "bf16": trainer.precision == "bf16-mixed",
+            "fp16": trainer.precision == "16-mixed",
+            "report_to": "none",
+            "disable_tqdm": not sys.stderr.isatty(),
+            "dataloader_pin_memory": False,
+            "save_total_limit": 1,
+        }
+        if isinstance(config, DPOConfig):
+            base = NetworkPolicy(policy, max_new_tokens, trainer.sample_batch_size)
+            rows = labelled_pairs(base, reward, prompts, config.k, generator)
+            worker = _preferences(config, policy, rows, max_new_tokens, common)
+        else:
+            worker = _groups(config, policy, reward, prompts, max_new_tokens, common)
+        last = folder / WORKING_FOLDER
+        worker.train(resume_from_checkpoint=get_last_checkpoint(last) if last.is_dir() else None)
+    _write_curves(worker.state.log_history, folder)
+    language_model.use_eager_attention(policy.network)
+    policy.save(folder)
+    policies.save_policy(folder, "network")
+
+
+# --- RLOO and GRPO --------------------------------------------------------------------------------
+
+
+def _groups(
+    config: GroupConfig,
+    policy: LanguageModel,
+    reward: Scorer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    common: dict[str, Any],
+) -> Any:
+    # They take seconds to import, and are needed for nothing else.
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    minibatches = config.batch_size // config.minibatch_size
+    updates = minibatches * config.epochs  # of one rollout
+    steps = config.iterations * updates
+    common |= {
+        "max_steps": steps,
+        "warmup_steps": round(config.warmup * steps),
+        "logging_steps": updates,
+        "save_steps": max(1, steps // SAVES),
+        "per_device_train_batch_size": config.minibatch_size,
+        "steps_per_generation": minibatches,
+        "num_iterations": config.epochs,
+        "num_generations": config.group_size,
+        "max_completion_length": max_new_tokens,
+        "beta": config.kl_coef,
+        "epsilon": config.clip_range,
+        # The policy's own distribution, from the first token to the last.
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+    }
+    kind, arguments = (
+        (RLOOTrainer, RLOOConfig(**common))
+        if config.name == "rloo"
+        else (GRPOTrainer, GRPOConfig(**common, loss_type="dr_grpo", scale_rewards="none"))
+    )
+
+    class OurPrompts(kind):  # type: ignore[misc, valid-type]
+        """Reads prompts as every other step of ours does: no special token is added or read."""
+
+        def _tokenize_prompts(self, texts: list[str]) -> tuple[list[list[int]], None, dict]:
+            return language_model.prompt_rows(policy, texts, max_new_tokens), None, {}
+
+    # Prompts that do not fill a rollout would be dropped: where there are few, they come again.
+    wanted = config.batch_size // config.group_size
+    rows = list(prompts) * -(-wanted // len(prompts))
+    return OurPrompts(
+        model=policy.network,
+        reward_funcs=as_reward_func(reward),
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": rows}),
+        processing_class=policy.tokenizer,
+    )
+
+
+# --- DPO ------------------------------------------------------------------------------------------
+
+
+def _preferences(
+    config: DPOConfig,
+    policy: LanguageModel,
+    rows: dict[str, list[str]],
+    max_new_tokens: int,
+    common: dict[str, Any],
+) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig as Arguments
+    from trl import DPOTrainer
+
+    steps = config.epochs * -(-len(rows["prompt"]) // config.batch_size)
+    common |= {
+        "num_train_epochs": config.epochs,
+        "warmup_steps": round(config.warmup * steps),
+        "logging_steps": max(1, steps // 50),
+        "save_steps": max(1, steps // SAVES),
+        "per_device_train_batch_size": config.batch_size,
+        "beta": config.kl_coef,
+        "max_length": None,
+    }
+
+    class OurTokens(DPOTrainer):
+        """Takes token rows as they are: a completion that was cut off does not get an end."""
+
+        def _prepare_dataset(self, dataset: Dataset, *rest: Any) -> Dataset:
+            return dataset
+
+    ids = {
+        "prompt_ids": language_model.prompt_rows(policy, rows["prompt"], max_new_tokens),
+        **{
+            f"{side}_ids": language_model.completion_rows(policy, rows[side], max_new_tokens)
+            for side in ("chosen", "rejected")
+        },
+    }
+    return OurTokens(
+        model=policy.network,
+        args=Arguments(**common),
+        train_dataset=Dataset.from_dict(rows | ids),
+        processing_class=policy.tokenizer,
+    )
+
+
+def labelled_pairs(
+    reference: NetworkPolicy,
+    reward: Scorer,
+    prompts: Sequence[str],
+    k: int,
+    generator: torch.Generator,
+) -> dict[str, list[str]]:
+    """k pairs of the reference's completions of each prompt: `prompt`, `chosen`, `rejected`.
+
+    Which one is chosen is drawn: the first of a pair with probability sigmoid(R - R'), Bradley and
+    Terry's model with the reward in its unit.
+    """
+    samples = reference.sample(prompts, 2 * k, generator)
+    texts = samples.flat()
+    scores = reward.score(*texts).view(-1, 2)
+    odds = torch.sigmoid(scores[:, 0] - scores[:, 1])
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    first = torch.rand(len(odds), generator=torch.Generator().manual_seed(seed)) < odds
+    pairs = [texts[1][i : i + 2] for i in range(0, len(texts[1]), 2)]
+    ordered = [pair if wins else pair[::-1] for pair, wins in zip(pairs, first, strict=True)]
+    return {
+        "prompt": texts[0][::2],
+        "chosen": [better for better, _ in ordered],
+        "rejected": [worse for _, worse in ordered],
+    }
+
+
+# --- what the libraries share ---------------------------------------------------------------------
+
+
+@contextmanager
+def _seeded(generator: torch.Generator) -> Iterator[int]:
+    """Global generators from a seed that `generator` draws, and afterwards as they were."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield seed
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)  # noqa: NPY002
+
+
+# TRL's names of what is worth keeping, and ours.
+NAMES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
+    "reward": "objective/scores",
+    "completions/mean_length": "completion/length",
+    "clip_ratio/region_mean": "policy/clipfrac_avg",
+    "rewards/margins": "rewards/margins",
+    "rewards/accuracies": "rewards/accuracies",
+    "rewards/chosen": "rewards/chosen",
+    "rewards/rejected": "rewards/rejected",
+}
+
+
+def _write_curves(history: list[dict[str, float]], folder: Path) -> None:
+    """TRL's log as our curves. Its KL and entropy are per token, ours per completion, in nats."""
+    with (folder / CURVES_FILE).open("w") as lines:
+        for entry in history:
+            if "loss" not in entry:
+                continue  # the summary at the end
+            numbers = {ours: entry[theirs] for theirs, ours in NAMES.items() if theirs in entry}
+            for name in ("kl", "entropy") if "reward" in entry else ():
+                numbers[f"objective/{name}"] = entry[name] * entry["completions/mean_length"]
+            lines.write(json.dumps({"global_step": entry["step"], **numbers}) + "\n")

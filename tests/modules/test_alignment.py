@@ -1,0 +1,161 @@
+"""Every way to align, in a world small enough to be enumerated: all aim at one and the same policy,
+pi_ref exp(R/beta)/Z, and come near to it."""
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from irl_exp.config import DPOConfig, GroupConfig, PPOConfig, RaftConfig, TrainerConfig
+from irl_exp.models import generation, language_model
+from irl_exp.models.generation import NetworkPolicy
+from irl_exp.models.language_model import LanguageModel
+from irl_exp.modules import ppo, raft, trl_trainers
+
+RECIPE: dict[str, Any] = {"kl_coef": 0.5, "learning_rate": 1e-2, "max_grad_norm": 1.0}
+GROUP: dict[str, Any] = {
+    **RECIPE,
+    **{"iterations": 40, "batch_size": 240, "group_size": 8, "epochs": 1, "minibatch_size": 80},
+    **{"warmup": 0.05, "clip_range": 0.2},
+}
+PPO = PPOConfig(
+    name="ppo",
+    iterations=40,
+    batch_size=240,
+    epochs=1,
+    minibatch_size=80,
+    value_learning_rate=1e-2,
+    warmup=0.05,
+    discount=1.0,
+    gae_lambda=1.0,
+    clip_range=0.2,
+    value_clip_range=0.5,
+    value_coef=0.1,
+    stop_kl=30.0,
+    stop_distinct_2=0.0,
+    **RECIPE,
+)
+RAFT = RaftConfig(
+    name="raft",
+    candidates=4096,
+    k=2000,
+    epochs=10,
+    patience=10,
+    batch_size=300,
+    warmup=0.05,
+    weight_decay=0.0,
+    validation_prompts=600,
+    **RECIPE,
+)
+DPO = DPOConfig(name="dpo", k=5000, epochs=2, batch_size=200, warmup=0.05, **RECIPE)
+
+
+def probabilities(model: LanguageModel, world: Any) -> Tensor:
+    """Of every completion after every prompt, by the network itself: float64 [3, 13]."""
+    prompts, completions = world.all_pairs()
+    encoded = (
+        language_model.encode_prompts(model, prompts, 2),
+        language_model.encode_completions(model, completions, 2),
+    )
+    with torch.no_grad():
+        log_probs = language_model.completion_log_probs(model.network, *encoded)
+    return log_probs.double().sum(-1).exp().view(3, -1)
+
+
+def optimality(probs: Tensor, world: Any) -> float:
+    """The share of the KL-penalized gain that was to be had, by enumeration."""
+
+    def penalized(of: Tensor) -> Tensor:
+        kl = (of * (of / world.reference_probs).log()).sum(-1)
+        return ((of * world.rewards).sum(-1) - world.beta * kl).mean()
+
+    start, best = penalized(world.reference_probs), penalized(world.aligned_probs)
+    return float((penalized(probs) - start) / (best - start))
+
+
+class Judge:
+    """The world's rewards; a policy that strays writes what the world does not know."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        known = self.world.completions
+        found = [
+            float(self.world.score([p], [c])) if c in known else -5.0
+            for p, c in zip(prompts, completions, strict=True)
+        ]
+        return torch.tensor(found)
+
+
+Align = Callable[..., None]
+
+
+def by_ppo(config: Any, *where: Any, **how: Any) -> None:
+    ppo.align(config, *where, 2, order=torch.Generator().manual_seed(0), **how)
+
+
+def by_raft(config: Any, *where: Any, **how: Any) -> None:
+    validation = where[-1] * 200
+    raft.align(config, *where, validation, 2, order=torch.Generator().manual_seed(0), **how)
+
+
+def by_trl(config: Any, *where: Any, **how: Any) -> None:
+    trl_trainers.align(config, *where, 2, **how)
+
+
+@pytest.mark.parametrize(
+    ("align", "config", "near"),
+    [
+        pytest.param(by_ppo, PPO, 0.05, id="ppo"),
+        pytest.param(by_raft, RAFT, 0.1, id="raft"),
+        pytest.param(by_trl, GroupConfig(name="rloo", **GROUP), 0.05, id="rloo"),
+        # Its KL counts a token's own divergence alone, and not that of what it leads to.
+        pytest.param(by_trl, GroupConfig(name="grpo", **GROUP), 0.25, id="grpo"),
+        # Learns from the reference's pairs, in which the expert's completions can be rare.
+        pytest.param(by_trl, DPO, 0.25, id="dpo"),
+    ],
+)
+def test_it_comes_near_the_tilted_expert(
+    align: Align, config: Any, near: float, world: Any, trainer: TrainerConfig, tmp_path: Path
+) -> None:
+    reference, folder = tmp_path / "reference", tmp_path / "aligned"
+    world.reference.save(reference)
+    folder.mkdir()
+    how = {"generator": torch.Generator().manual_seed(0), "trainer": trainer, "folder": folder}
+    numpys, pythons = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    torchs = torch.get_rng_state()
+    align(config, reference, Judge(world), world.prompts, **how)
+    found = probabilities(generation.load_network(folder), world)
+    assert found.sum(-1) == pytest.approx([1, 1, 1], abs=1e-3)
+    assert optimality(found, world) > 0.97
+    assert (found - world.aligned_probs).abs().sum(-1).max() / 2 < near
+    # Whatever a library draws from, no other step feels it.
+    assert np.random.get_state()[1].tolist() == numpys and random.getstate() == pythons  # noqa: NPY002
+    assert align is not by_trl or torch.equal(torch.get_rng_state(), torchs)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines and all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_pairs_are_preferred_with_the_odds_of_the_reward(world: Any) -> None:
+    """Of each two completions, shares over many draws against sigmoid(R - R')."""
+    reference = NetworkPolicy(world.reference, 2, 10_000)
+    generator = torch.Generator().manual_seed(0)
+    rows = trl_trainers.labelled_pairs(reference, world, ["x"], 20_000, generator)
+    assert set(rows["prompt"]) == {"x"} and len(rows["chosen"]) == 20_000
+    rewards = dict(zip(world.completions, world.rewards[0].tolist(), strict=True))
+    met = Counter(zip(rows["chosen"], rows["rejected"], strict=True))
+    compared = [pair for pair in met if pair[0] < pair[1] and met[pair] + met[pair[::-1]] > 500]
+    assert len(compared) > 5
+    for one, other in compared:
+        share = met[one, other] / (met[one, other] + met[other, one])
+        expected = 1 / (1 + math.exp(rewards[other] - rewards[one]))
+        assert share == pytest.approx(expected, abs=0.08)
