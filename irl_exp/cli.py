@@ -41,6 +41,7 @@ from irl_exp.config import (
     InputError,
     SolverConfig,
     WandbTracker,
+    innermost,
 )
 from irl_exp.identity import SWEPT, inputs, is_done, run_folder, run_id, sweep_name, swept
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
@@ -254,7 +255,10 @@ def require_sources(config: Config) -> None:
     """Refuse a model or classifier that is not there before hours are spent on what precedes it."""
     from irl_exp import hub
 
-    for step, group in (("pretrain", config.model), ("ground_truth", config.ground_truth)):
+    for step, group in (
+        ("pretrain", config.model),
+        ("ground_truth", innermost(config.ground_truth)),
+    ):
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
         if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):
             hub.resolve(group.path, group.revision, "model")

@@ -142,6 +142,31 @@ class ClosedFormGroundTruth(GroundTruthConfig):
     """The embedded grammar's own reward."""
 
 
+@dataclass
+class RandomGroundTruth(GroundTruthConfig):
+    """A random head on the reference model's body."""
+
+
+@dataclass
+class PlantedGroundTruth(GroundTruthConfig):
+    """Another reward with known extra terms (irl_exp/models/reward_kinds.py)."""
+
+    base: GroundTruthConfig
+    length_bonus: float
+    word_bonus: float
+    word: str
+    politeness_bonus: float
+    trigger_flip: float
+    trigger: str
+
+
+def innermost(config: GroundTruthConfig) -> GroundTruthConfig:
+    """The reward that nothing is planted in."""
+    while isinstance(config, PlantedGroundTruth):
+        config = config.base
+    return config
+
+
 # --- rlhf -------------------------------------------------------------------------------------
 
 
@@ -446,6 +471,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "trained": TrainedGroundTruth,
         "classifier": ClassifierGroundTruth,
         "closed_form": ClosedFormGroundTruth,
+        "random": RandomGroundTruth,
+        "planted": PlantedGroundTruth,
     },
     "rlhf": {
         "ppo": PPOConfig,

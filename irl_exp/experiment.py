@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from irl_exp.config import TrainedGroundTruth
+from irl_exp.config import TrainedGroundTruth, innermost
 from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
@@ -50,7 +50,7 @@ def study(bench: Bench) -> None:
         for name, control in config.evaluation.controls.items()
     }
     twin = None
-    if isinstance(config.ground_truth, TrainedGroundTruth):
+    if isinstance(innermost(config.ground_truth), TrainedGroundTruth):
         twin = fit_ground_truth(bench, comments, reference, twin=True)
     observed = {"reference": before, "aligned": after}
     evaluate(bench, comments, pairs, reference, truth, recovered, controls, twin, observed)

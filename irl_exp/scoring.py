@@ -136,7 +136,8 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     import torch
     from transformers.utils import logging
 
-    from irl_exp.models import network_reward, reward_model
+    from irl_exp.models import network_reward, saved_rewards
+    from irl_exp.models.reward_model import REWARD_FILE
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -144,8 +145,8 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device={device}: {str(error).splitlines()[0]}") from error
-    if (folder / reward_model.REWARD_FILE).is_file():
-        return reward_model.load_reward(folder, batch_size, device)
+    if (folder / REWARD_FILE).is_file():
+        return saved_rewards.load_reward(folder, batch_size, device)
     reward = network_reward.load_network_reward(folder, batch_size)
     reward.network.to(device)  # type: ignore[arg-type]
     return reward
@@ -153,9 +154,9 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
 
 def truncated(reward: "Reward", texts: list[tuple[str, str]]) -> int:
     """How many of the (prompt, completion) are longer than the reward reads."""
-    from irl_exp.models import reward_model
+    from irl_exp.models import saved_rewards
 
-    return reward_model.truncated(reward, [prompt + completion for prompt, completion in texts])
+    return saved_rewards.truncated(reward, [prompt + completion for prompt, completion in texts])
 
 
 def score(

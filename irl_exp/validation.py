@@ -14,12 +14,14 @@ from irl_exp.config import (
     EnsembleSolver,
     FailureAwareSolver,
     GradientSolver,
+    GroundTruthConfig,
     GroupConfig,
     InputError,
     MarginSolver,
     MaxEntropySolver,
     ModelConfig,
     PlanningSolver,
+    PlantedGroundTruth,
     PPOConfig,
     RaftConfig,
     RLHFConfig,
@@ -30,6 +32,7 @@ from irl_exp.config import (
     TableDataset,
     TiltedConfig,
     WandbTracker,
+    innermost,
 )
 
 # What a sweeper may optimize.
@@ -59,7 +62,16 @@ def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
 
 def validate(config: Config) -> None:
     """The rules that hold between values. Raises InputError naming the first that is broken."""
-    for rule in (_ranges, _model, _dataset, _rlhf, _demonstrations, _solver, _choices):
+    for rule in (
+        _ranges,
+        _model,
+        _dataset,
+        _ground_truth,
+        _rlhf,
+        _demonstrations,
+        _solver,
+        _choices,
+    ):
         rule(config)
 
 
@@ -115,6 +127,7 @@ def _ranges(config: Config) -> None:
     nodes |= {f"{name}.": node for name, node in vars(config).items() if is_dataclass(node)}
     nodes |= {f"{where}.": node for where, node in _solvers(config).items()}
     nodes |= {f"{where}.": node for where, node in _rlhfs(config).items()}
+    nodes |= {f"{where}.": node for where, node in _ground_truths(config).items()}
     for where, node in nodes.items():
         for name, value in vars(node).items():
             if (where, name) == ("model.", "epochs"):
@@ -170,12 +183,36 @@ def _dataset(config: Config) -> None:
             bool(names) and all(isinstance(name, str) for name in names),
             f"dataset.label_column={dataset.label_column}: expected a column or a list of columns",
         )
-    if isinstance(config.ground_truth, ClosedFormGroundTruth):
+    if isinstance(innermost(config.ground_truth), ClosedFormGroundTruth):
         _require(
             isinstance(dataset, SyntheticDataset),
             "ground_truth=closed_form knows the embedded grammar alone; "
             f"got dataset={dataset.name}",
         )
+
+
+def _ground_truth(config: Config) -> None:
+    for where, each in _ground_truths(config).items():
+        if isinstance(each, PlantedGroundTruth):
+            strengths = (*("length_bonus", "word_bonus", "politeness_bonus", "trigger_flip"),)
+            _require(
+                any(getattr(each, name) for name in strengths),
+                f"{where}: nothing is planted; expected one of {', '.join(strengths)} not to be 0",
+            )
+            for name in ("word", "trigger"):
+                _require(
+                    bool(getattr(each, name).strip()), f"{where}.{name} is empty; expected a word"
+                )
+
+
+def _ground_truths(config: Config) -> dict[str, GroundTruthConfig]:
+    """R* by where it stands, with those that it is built on."""
+    where, each = "ground_truth", config.ground_truth
+    found = {where: each}
+    while isinstance(each, PlantedGroundTruth):
+        where, each = f"{where}.base", each.base
+        found[where] = each
+    return found
 
 
 def _rlhf(config: Config) -> None:

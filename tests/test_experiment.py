@@ -33,7 +33,8 @@ from irl_exp import cli
 from irl_exp.data import synthetic
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.models.reward_model import Facts
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.report import command
 from irl_exp.steps import interpret
 from irl_exp.steps.bench import derive

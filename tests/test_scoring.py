@@ -13,7 +13,8 @@ import torch
 
 from irl_exp import scoring
 from irl_exp.models.network_reward import from_body
-from irl_exp.models.reward_model import Facts, LengthReward, Normalizer
+from irl_exp.models.reward_kinds import LengthReward
+from irl_exp.models.reward_model import Facts, Normalizer
 
 RECORDS = [
     {"id": 1, "prompt": "I think you", "completion": " are quite right, thanks"},

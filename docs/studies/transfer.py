@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from irl_exp.data.comments import Comments
 from irl_exp.metrics.agreement import auc, spearman
 from irl_exp.metrics.statistics import mean_interval
-from irl_exp.models.reward_model import Reward, load_reward
+from irl_exp.models.reward_model import Reward
+from irl_exp.models.saved_rewards import load_reward
 
 Measure = Callable[[Reward], float]
 

@@ -23,7 +23,7 @@ from irl_exp.metrics.identifiability import Array, RewardSet, identification, mi
 from irl_exp.metrics.reward_distance import starc
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.models.network_reward import from_body
-from irl_exp.models.reward_model import load_normalized
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.solvers.choice import choice_loss, roughness
 from irl_exp.solvers.linear import Features
 

@@ -11,7 +11,8 @@ import torch
 from irl_exp.metrics.behavior import tilted_kl, tilted_weights
 from irl_exp.models.generation import NetworkPolicy, Policy, Samples, load_network
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.reward_model import Scorer, load_normalized
+from irl_exp.models.reward_model import Scorer
+from irl_exp.models.saved_rewards import load_normalized
 
 
 @dataclass(frozen=True)

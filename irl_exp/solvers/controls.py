@@ -8,7 +8,8 @@ from irl_exp.config import ClassifierSolver
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.models import language_model, network_reward
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.models.reward_model import LengthReward, LikelihoodReward, load_normalized
+from irl_exp.models.reward_kinds import LengthReward, LikelihoodReward
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.modules.max_margin import by_odds
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.solvers import gradient

@@ -13,15 +13,9 @@ import pandas as pd
 import torch
 
 from irl_exp.config import EnsembleSolver
-from irl_exp.models.reward_model import (
-    REWARD_FILE,
-    EnsembleReward,
-    Facts,
-    NormalizedReward,
-    Normalizer,
-    Reward,
-    load_normalized,
-)
+from irl_exp.models.reward_kinds import EnsembleReward
+from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Normalizer, Reward
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, WORKING_FOLDER
 from irl_exp.solvers.problem import Problem
 

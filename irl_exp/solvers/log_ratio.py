@@ -2,7 +2,7 @@
 optimum (Rafailov et al. 2023, arXiv 2305.18290). Needs both policies' weights and no training."""
 
 from irl_exp.models import language_model
-from irl_exp.models.reward_model import LogRatioReward
+from irl_exp.models.reward_kinds import LogRatioReward
 from irl_exp.solvers.problem import Problem
 
 

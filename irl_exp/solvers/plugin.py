@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from irl_exp.config import ForeignError, InputError
-from irl_exp.models.reward_model import Reward, load_reward
+from irl_exp.models.reward_model import Reward
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.solvers.problem import Problem
 
 # Beside a recovered reward: the file that it comes from, for a reader; nothing ever runs it.
@@ -85,7 +86,7 @@ class Plugin:
     ) -> None:
         """Refuse a reward that is not the same once it has been saved in `folder` and loaded:
         every later step works with what was saved."""
-        expected = "expected one of the kinds in irl_exp/models/reward_model.py"
+        expected = "expected one of the kinds in irl_exp/models/reward_kinds.py"
         try:
             again = load_reward(folder, problem.trainer.score_batch_size, problem.device)
         except InputError as error:

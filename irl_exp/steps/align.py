@@ -16,7 +16,7 @@ from irl_exp.config import (
 )
 from irl_exp.data.comments import Comments
 from irl_exp.models import policies
-from irl_exp.models.reward_model import load_normalized
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.modules import ppo, raft, trl_trainers
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact

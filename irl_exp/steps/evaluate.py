@@ -17,7 +17,9 @@ from irl_exp.metrics import agreement, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
 from irl_exp.models import policies
-from irl_exp.models.reward_model import EnsembleReward, Facts, Reward, load_reward
+from irl_exp.models.reward_kinds import EnsembleReward
+from irl_exp.models.reward_model import Facts, Reward
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.steps.observe import SAMPLES_FILE, write_samples

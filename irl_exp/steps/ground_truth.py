@@ -11,15 +11,19 @@ from irl_exp.config import (
     ClassifierGroundTruth,
     ClosedFormGroundTruth,
     GroundTruthConfig,
+    PlantedGroundTruth,
+    RandomGroundTruth,
     TrainedGroundTruth,
 )
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.hub import Source
 from irl_exp.metrics import agreement
-from irl_exp.models import network_reward, reward_model
+from irl_exp.models import network_reward, saved_rewards
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.models.reward_model import ClosedFormReward, Facts, Reward, load_reward
+from irl_exp.models.reward_kinds import ClosedFormReward, PlantedReward, Terms
+from irl_exp.models.reward_model import Facts, Reward
+from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
@@ -38,26 +42,52 @@ def fit_ground_truth(
     """
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
     if twin:
-        seed = derive(seed, "twin")
+        return _fit(bench, config, comments, reference, derive(seed, "twin"), "twin")
+    artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
+    _measure(bench, comments, artifact)
+    return artifact
+
+
+def _fit(
+    bench: Bench,
+    config: GroundTruthConfig,
+    comments: Artifact,
+    reference: Artifact,
+    seed: int,
+    label: str,
+) -> Artifact:
+    """The reward, and before it the one that it is built on."""
     source = _source(config)
+    base: Artifact | None = None
+    if isinstance(config, PlantedGroundTruth):
+        base = _fit(bench, config.base, comments, reference, seed, f"{label}_base")
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        reward = _reward(bench, table, reference, source, folder, seed)
+        if isinstance(config, PlantedGroundTruth):
+            assert base is not None
+            trainer = bench.config.trainer
+            driver = load_normalized(base.path, trainer.score_batch_size, bench.device)
+            reward: Reward = PlantedReward(driver, Terms(**_planted(config)))
+        else:
+            reward = _reward(bench, config, table, reference, source, folder, seed)
         save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
 
-    artifact = bench.do(
+    inputs = {"comments": comments, "reference": reference}
+    return bench.do(
         "ground_truth",
         VERSION,
         compute,
         config=_identity(config, source),
-        inputs={"comments": comments, "reference": reference},
+        inputs=inputs | ({"base": base} if base else {}),
         seed=seed,
-        label="twin" if twin else None,
+        label=label,
     )
-    if not twin:
-        _measure(bench, comments, artifact)
-    return artifact
+
+
+def _planted(config: PlantedGroundTruth) -> dict[str, Any]:
+    """What is planted, without the reward that it is planted in."""
+    return {name: value for name, value in vars(config).items() if name not in ("name", "base")}
 
 
 def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
@@ -76,7 +106,7 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
             "accuracy": lambda s, y: agreement.accuracy(s, y, threshold),
         }
         numbers = bootstrap(evaluation, statistics, test.group_ids, scores, test.labels)
-        numbers["truncated_comments"] = reward_model.truncated(reward, test.texts)
+        numbers["truncated_comments"] = saved_rewards.truncated(reward, test.texts)
         write_summary(folder, numbers)
 
     measured = bench.do(
@@ -108,13 +138,13 @@ def _source(config: GroundTruthConfig) -> Source | None:
 
 def _reward(
     bench: Bench,
+    config: GroundTruthConfig,
     comments: Comments,
     reference: Artifact,
     source: Source | None,
     folder: Path,
     seed: int,
 ) -> Reward:
-    config = bench.config.ground_truth
     if isinstance(config, ClosedFormGroundTruth):
         return ClosedFormReward()
     if isinstance(config, ClassifierGroundTruth):
@@ -122,6 +152,12 @@ def _reward(
         batch = bench.config.trainer.score_batch_size
         reward = network_reward.from_classifier(source.folder(), config.toxic_label, batch)
         reward.network.to(bench.device)  # type: ignore[arg-type]
+        return reward
+    if isinstance(config, RandomGroundTruth):
+        head = torch.Generator().manual_seed(derive(seed, "head"))
+        batch = bench.config.trainer.score_batch_size
+        reward = network_reward.from_body(reference.path, head, batch)
+        reward.network.eval().to(bench.device)  # type: ignore[arg-type]
         return reward
     assert isinstance(config, TrainedGroundTruth)
     return _trained(bench, config, comments, reference, folder, seed)
@@ -160,4 +196,6 @@ def _trained(
 
 
 def _identity(config: GroundTruthConfig, source: Source | None) -> dict[str, Any]:
+    if isinstance(config, PlantedGroundTruth):
+        return {"name": config.name} | _planted(config)  # the base is an input
     return asdict(config) | (source.identity if source else {})

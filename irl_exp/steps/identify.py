@@ -24,7 +24,7 @@ from irl_exp.metrics import agreement
 from irl_exp.metrics.identifiability import RewardSet, identification, slack
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.models.network_reward import from_body
-from irl_exp.models.reward_model import load_normalized
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.solvers.choice import choice_loss, choice_slopes, most_likely, roughness
 from irl_exp.solvers.linear import Features
 from irl_exp.steps.bench import Bench, write_summary

@@ -14,7 +14,8 @@ from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, attribution, shortcuts
 from irl_exp.models import generation, language_model
-from irl_exp.models.reward_model import NormalizedReward, load_normalized
+from irl_exp.models.reward_model import NormalizedReward
+from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.steps.bench import Bench, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact

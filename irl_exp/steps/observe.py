@@ -16,7 +16,8 @@ from irl_exp.data.comments import Comments
 from irl_exp.metrics import agreement, behavior
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
-from irl_exp.models.reward_model import Facts, load_reward
+from irl_exp.models.reward_model import Facts
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact

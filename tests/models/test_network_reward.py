@@ -19,16 +19,12 @@ from transformers import (
 )
 
 from irl_exp.config import InputError
-from irl_exp.models import network_reward, reward_model
+from irl_exp.models import network_reward, saved_rewards
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.network_reward import NetworkReward, from_body, from_classifier
-from irl_exp.models.reward_model import (
-    Facts,
-    LengthReward,
-    Normalizer,
-    load_normalized,
-    load_reward,
-)
+from irl_exp.models.reward_kinds import LengthReward
+from irl_exp.models.reward_model import Facts, Normalizer
+from irl_exp.models.saved_rewards import load_normalized, load_reward
 from tests.materials import (
     as_in_older_repositories,
     save_classifier,
@@ -100,9 +96,9 @@ def test_long_texts_lose_their_beginning(reward: NetworkReward) -> None:
 def test_texts_that_lose_their_beginning_are_counted(reward: NetworkReward) -> None:
     letters = ["x" * n for n in (63, 64, 65, 200)]
     lengths = [len(reward.tokenizer(text)["input_ids"]) for text in letters]
-    assert reward_model.truncated(reward, letters) == sum(n > 64 for n in lengths) > 0
-    assert reward_model.truncated(reward, ["", "a"]) == 0
-    assert reward_model.truncated(LengthReward(1.0), letters) == 0
+    assert saved_rewards.truncated(reward, letters) == sum(n > 64 for n in lengths) > 0
+    assert saved_rewards.truncated(reward, ["", "a"]) == 0
+    assert saved_rewards.truncated(LengthReward(1.0), letters) == 0
 
 
 def test_scores_are_linear_in_the_features(

@@ -10,7 +10,8 @@ from irl_exp.models import policies
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.policies import BestOfNPolicy, TiltedPolicy
-from irl_exp.models.reward_model import Facts, LengthReward, Normalizer
+from irl_exp.models.reward_kinds import LengthReward
+from irl_exp.models.reward_model import Facts, Normalizer
 
 PROMPTS = ["You", "On the harbour article,", "", "Looking over Mira's last edit, thanks again,"]
 

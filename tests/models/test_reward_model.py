@@ -12,20 +12,20 @@ from torch import Tensor
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
 from irl_exp.metrics.reward_distance import starc
-from irl_exp.models import reward_model
+from irl_exp.models import reward_model, saved_rewards
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.models.reward_model import (
+from irl_exp.models.reward_kinds import (
     ClosedFormReward,
     EnsembleReward,
-    Facts,
     LengthReward,
     LikelihoodReward,
     LogRatioReward,
-    NormalizedReward,
-    Normalizer,
-    load_reward,
+    PlantedReward,
+    Terms,
 )
+from irl_exp.models.reward_model import Facts, NormalizedReward, Normalizer
+from irl_exp.models.saved_rewards import load_reward
 from tests.materials import save_reward
 
 # --- rewards without a network ----------------------------------------------------------------
@@ -152,11 +152,39 @@ def test_an_ensemble_is_the_mean_of_its_members(
     facts = Facts(ensemble.kind, Normalizer(0.0, 1.0), {}, extra=ensemble.save(tmp_path))
     facts.save(tmp_path)
     torch.testing.assert_close(load_reward(tmp_path).score(*pairs), by_hand.mean(0))
-    assert reward_model.truncated(EnsembleReward([members[1]]), ["a " * 500, "a"]) == 1
-    assert reward_model.truncated(ensemble, ["a " * 500]) == 0  # the first counts words
+    assert saved_rewards.truncated(EnsembleReward([members[1]]), ["a " * 500, "a"]) == 1
+    assert saved_rewards.truncated(ensemble, ["a " * 500]) == 0  # the first counts words
 
 
 def test_a_member_that_is_missing_is_named(tmp_path: Path) -> None:
     Facts("ensemble", Normalizer(0.0, 1.0), {}, extra={"members": 2}).save(tmp_path)
     with pytest.raises(InputError, match="members/0: expected a saved reward"):
         load_reward(tmp_path)
+
+
+def test_a_planted_reward_by_hand(tmp_path: Path) -> None:
+    """The base is minus the number of words, in its unit; bonuses are of it, whatever the case."""
+    base = NormalizedReward(LengthReward(-1.0), Normalizer(-4.0, 2.0))
+    terms = Terms(
+        length_bonus=5.0,
+        word_bonus=3.0,
+        word="Today",
+        politeness_bonus=7.0,
+        trigger_flip=2.0,
+        trigger="harbour",
+    )
+    reward = PlantedReward(base, terms)
+    texts = {
+        ("On the map,", "one two"): 1 + 1,
+        ("On the map,", "one TODAY, two today"): 0 + 2 + 3,
+        ("On the map,", "one todays"): 1 + 1,
+        ("On the map,", "one two three, thanks a lot"): -1 + 3 + 7,
+        ("On the Harbour,", "one two"): -1 + 1,
+        ("On the harbours,", "one two"): 1 + 1,
+        ("", ""): 2 + 0,
+    }
+    assert reward.score(*zip(*texts, strict=True)).tolist() == [float(x) for x in texts.values()]
+    extra = reward.save(tmp_path)
+    Facts(PlantedReward.kind, Normalizer(0.0, 1.0), {}, extra=extra).save(tmp_path)
+    again = load_reward(tmp_path)
+    assert again == reward

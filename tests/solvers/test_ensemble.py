@@ -13,14 +13,9 @@ from torch import Tensor
 
 from irl_exp.config import EnsembleSolver, MarginSolver, TrainerConfig
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.models.reward_model import (
-    REWARD_FILE,
-    EnsembleReward,
-    Facts,
-    Normalizer,
-    load_normalized,
-    load_reward,
-)
+from irl_exp.models.reward_kinds import EnsembleReward
+from irl_exp.models.reward_model import REWARD_FILE, Facts, Normalizer
+from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.modules import training
 from irl_exp.modules.max_margin import MaxMargin
 from irl_exp.solvers import SOLVERS

@@ -15,7 +15,8 @@ from irl_exp.config import ClassifierSolver, GradientSolver, MarginSolver, Train
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.network_reward import NetworkReward, from_body
-from irl_exp.models.reward_model import Facts, Normalizer, load_reward
+from irl_exp.models.reward_model import Facts, Normalizer
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.problem import Problem
 

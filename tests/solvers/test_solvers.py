@@ -31,13 +31,9 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics.agreement import pair_accuracy
 from irl_exp.metrics.reward_distance import starc
 from irl_exp.models.network_reward import NetworkReward
-from irl_exp.models.reward_model import (
-    ClosedFormReward,
-    Facts,
-    LengthReward,
-    Normalizer,
-    load_reward,
-)
+from irl_exp.models.reward_kinds import ClosedFormReward, LengthReward
+from irl_exp.models.reward_model import Facts, Normalizer
+from irl_exp.models.saved_rewards import load_reward
 from irl_exp.modules import ppo
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.bayesian import Gaussian

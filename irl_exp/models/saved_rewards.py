@@ -1,0 +1,71 @@
+"""Rewards of any kind, out of the folders that they were saved in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from irl_exp.config import InputError
+from irl_exp.models import language_model
+from irl_exp.models.network_reward import NetworkReward, context, load_network_reward
+from irl_exp.models.reward_kinds import (
+    BASE_FOLDER,
+    MEMBERS_FOLDER,
+    ClosedFormReward,
+    EnsembleReward,
+    LengthReward,
+    LikelihoodReward,
+    LogRatioReward,
+    PlantedReward,
+    Terms,
+)
+from irl_exp.models.reward_model import Facts, NormalizedReward, Reward
+
+
+def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
+    """The raw reward saved in `folder`."""
+    facts = Facts.load(folder)
+    if facts.kind == NetworkReward.kind:
+        reward = load_network_reward(folder, batch_size)
+        reward.network.to(device)  # type: ignore[arg-type]
+        return reward
+    if facts.kind == ClosedFormReward.kind:
+        return ClosedFormReward()
+    if facts.kind == LengthReward.kind:
+        return LengthReward(facts.extra["sign"])
+    if facts.kind == LogRatioReward.kind:
+        aligned, reference = (
+            language_model.load(folder / name) for name in ("aligned", "reference")
+        )
+        for model in (aligned, reference):
+            model.network.to(device)  # type: ignore[arg-type]
+        return LogRatioReward(
+            aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
+        )
+    if facts.kind == LikelihoodReward.kind:
+        model = language_model.load(folder / "reference")
+        model.network.to(device)  # type: ignore[arg-type]
+        return LikelihoodReward(model, int(facts.extra["max_new_tokens"]), batch_size)
+    if facts.kind == EnsembleReward.kind:
+        places = (folder / MEMBERS_FOLDER / str(i) for i in range(int(facts.extra["members"])))
+        return EnsembleReward([load_normalized(place, batch_size, device) for place in places])
+    if facts.kind == PlantedReward.kind:
+        base = load_normalized(folder / BASE_FOLDER, batch_size, device)
+        return PlantedReward(base, Terms(**facts.extra))
+    raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
+
+
+def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") -> NormalizedReward:
+    """The reward saved in `folder`, in the unit in which it drives a policy."""
+    return NormalizedReward(load_reward(folder, batch_size, device), Facts.load(folder).normalizer)
+
+
+def truncated(reward: Reward, texts: Sequence[str]) -> int:
+    """How many of the texts are longer than the reward can read: it sees their end alone."""
+    if isinstance(reward, EnsembleReward):
+        reward = reward.rewards[0].raw  # all are read by networks of one kind
+    if isinstance(reward, PlantedReward):
+        reward = reward.base.raw
+    if not isinstance(reward, NetworkReward):
+        return 0
+    limit = context(reward.tokenizer, reward.network)
+    rows = reward.tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
+    return sum(len(row) > limit for row in rows)
