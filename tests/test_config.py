@@ -280,6 +280,39 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "demonstrations.greedy=true has no meaning for rlhf=tilted",
         ),
         (
+            "rlhf=best_of_n demonstrations=paper",
+            "demonstrations.greedy=true has no meaning for rlhf=best_of_n",
+        ),
+        ("rlhf=best_of_n solver=log_ratio", "rlhf=best_of_n has none of its own"),
+        ("rlhf=best_of_n rlhf.candidates=1", "rlhf.candidates=1: expected 2 or more"),
+        ("rlhf=raft rlhf.candidates=63", "rlhf.candidates=63: expected at least 64"),
+        ("rlhf=rloo rlhf.group_size=1", "rlhf.group_size=1: expected 2 or more"),
+        (
+            "rlhf=grpo rlhf.group_size=7",
+            "rlhf.batch_size=640: expected a multiple of rlhf.group_size=7",
+        ),
+        (
+            "rlhf=rloo rlhf.minibatch_size=100",
+            "rlhf.batch_size=640: expected a multiple of rlhf.minibatch_size=100",
+        ),
+        (
+            "ground_truth=planted ground_truth.word_bonus=0",
+            "ground_truth: nothing is planted; expected one of length_bonus, word_bonus,",
+        ),
+        (
+            "ground_truth=planted ground_truth.word=''",
+            "ground_truth.word is empty; expected a word",
+        ),
+        (
+            "ground_truth=planted ground_truth.base.epochs=0",
+            "ground_truth.base.epochs=0: expected a positive number",
+        ),
+        (
+            "ground_truth=planted ground_truth@ground_truth.base=closed_form dataset=file "
+            "dataset.path=a.csv",
+            "ground_truth=closed_form knows the embedded grammar alone; got dataset=file",
+        ),
+        (
             "evaluation.optimality_samples=255",
             "evaluation.optimality_samples=255: expected at least 256",
         ),
