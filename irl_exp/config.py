@@ -180,10 +180,18 @@ class RLHFConfig:
 class PPOConfig(RLHFConfig):
     """Proximal policy optimization (Schulman et al. 2017) with a KL penalty at every token."""
 
+    kl_target: float | None
+    kl_horizon: int
     iterations: int
     batch_size: int
     epochs: int
     minibatch_size: int
+    micro_batch_size: int | None
+    trainable: str
+    last_layers: int
+    lora_rank: int
+    scale_scores: bool
+    clip_scores: float | None
     learning_rate: float
     value_learning_rate: float
     warmup: float

@@ -41,6 +41,8 @@ ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
 WANDB_MODES = ("online", "offline")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 TRAINABLE = ("all", "last_layers", "lora", "head")
+# Of a policy, which has no head of its own to begin with.
+POLICY_TRAINABLE = ("all", "last_layers", "lora")
 # Of pairs, and of a prompt's completions as a whole.
 PAIRWISE_OBJECTIVES = ("asymmetric", "hinge", "squared_hinge", "logistic")
 OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
@@ -91,7 +93,8 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             *("clip_range", "value_clip_range", "stop_kl", "size", "prompt_words"),
             *("max_new_tokens", "prompts", "validation_prompts", "test_prompts", "k", "draws"),
             *("optimality_prompts", "optimality_samples", "prior_scale", "rounds", "tolerance"),
-            *("margin", "identify_prior_scale"),
+            *("margin", "identify_prior_scale", "kl_target", "kl_horizon", "micro_batch_size"),
+            "clip_scores",
         ),
         ("a positive number", lambda value: value > 0),
     ),
@@ -224,6 +227,14 @@ def _rlhf(config: Config) -> None:
                 f"{where}.batch_size={each.batch_size}: expected a multiple of "
                 f"{where}.minibatch_size={each.minibatch_size}",
             )
+        if isinstance(each, PPOConfig):
+            micro = each.micro_batch_size
+            _require(
+                micro is None or each.minibatch_size % micro == 0,
+                f"{where}.minibatch_size={each.minibatch_size}: expected a multiple of "
+                f"{where}.micro_batch_size={micro}",
+            )
+            _trainable(config.model, where, each, POLICY_TRAINABLE)
     if isinstance(rlhf, GroupConfig):
         _require(
             rlhf.batch_size % rlhf.group_size == 0,
@@ -272,7 +283,7 @@ def _solver(config: Config) -> None:
     _require(reason is None, reason or "")
     for where, solver in _solvers(config).items():
         if isinstance(solver, GradientSolver):
-            _trainable(config.model, where, solver)
+            _trainable(config.model, where, solver, TRAINABLE)
         if isinstance(solver, MarginSolver):
             # The oracle is told the odds of pairs, which no likelihood of whole pools is made of.
             known = PAIRWISE_OBJECTIVES if solver.name == "oracle" else OBJECTIVES
@@ -344,15 +355,17 @@ def _follows_its_seed(solver: SolverConfig) -> bool:
     return isinstance(solver, GradientSolver)
 
 
-def _trainable(model: ModelConfig, where: str, solver: GradientSolver) -> None:
+def _trainable(
+    model: ModelConfig, where: str, trained: GradientSolver | PPOConfig, known: tuple[str, ...]
+) -> None:
     _require(
-        solver.trainable in TRAINABLE,
-        f"{where}.trainable={solver.trainable}: expected one of {', '.join(TRAINABLE)}",
+        trained.trainable in known,
+        f"{where}.trainable={trained.trainable}: expected one of {', '.join(known)}",
     )
-    if solver.trainable == "last_layers" and isinstance(model, ScratchModel):
+    if trained.trainable == "last_layers" and isinstance(model, ScratchModel):
         _require(
-            solver.last_layers <= model.layers,
-            f"{where}.last_layers={solver.last_layers}: expected at most "
+            trained.last_layers <= model.layers,
+            f"{where}.last_layers={trained.last_layers}: expected at most "
             f"model.layers={model.layers}",
         )
 

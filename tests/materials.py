@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -185,3 +186,16 @@ def save_reward(reward: Reward, folder: Path, normalizer: Normalizer | None = No
     unit = normalizer or Normalizer(0.0, 1.0)
     Facts(reward.kind, unit, {"made_by": "a test"}, 0.25, extra).save(folder)
     return folder
+
+
+# What PPO can do besides, none of it asked for.
+PLAIN_PPO: dict[str, Any] = {
+    "kl_target": None,
+    "kl_horizon": 1000,
+    "micro_batch_size": None,
+    "trainable": "all",
+    "last_layers": 1,
+    "lora_rank": 4,
+    "scale_scores": False,
+    "clip_scores": None,
+}

@@ -272,6 +272,16 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "rlhf.batch_size=640: expected a multiple of rlhf.minibatch_size=100",
         ),
         (
+            "rlhf.micro_batch_size=7",
+            "rlhf.minibatch_size=80: expected a multiple of rlhf.micro_batch_size=7",
+        ),
+        ("rlhf.trainable=head", "rlhf.trainable=head: expected one of all, last_layers, lora"),
+        (
+            "rlhf.trainable=last_layers rlhf.last_layers=9",
+            "rlhf.last_layers=9: expected at most model.layers=",
+        ),
+        ("rlhf.kl_target=0", "rlhf.kl_target=0.0: expected a positive number"),
+        (
             "rlhf=tilted rlhf.candidates=63",
             "rlhf.candidates=63: expected at least 64 (fewer cap the KL too low)",
         ),

@@ -42,6 +42,7 @@ from irl_exp.config import (
 from irl_exp.steps.bench import Bench
 from irl_exp.store import Store
 from irl_exp.tracking import Tracker
+from tests.materials import PLAIN_PPO
 
 GOLDEN = Path(__file__).with_name("step_versions.json")
 FILES = [path.stem for path in (GOLDEN.parents[1] / "irl_exp" / "steps").glob("[a-z]*.py")]
@@ -203,6 +204,7 @@ def studies(store: Path) -> dict[str, Config]:
         rlhf=PPOConfig(
             name="ppo",
             kl_coef=0.5,
+            **PLAIN_PPO,
             iterations=2,
             batch_size=16,
             epochs=2,

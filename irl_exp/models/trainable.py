@@ -5,7 +5,9 @@ embeddings) is the body's. The head always trains.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import dropwhile
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,6 +54,25 @@ def merge(network: PreTrainedModel) -> None:
         layer.merge()  # type: ignore[operator]
         body.set_submodule(name, layer.get_base_layer())
     del body.peft_config
+
+
+@contextmanager
+def without_updates(network: PreTrainedModel) -> Iterator[None]:
+    """The network as it was before low-rank updates, where it has such."""
+    layers: list[Any] = []
+    if hasattr(network.base_model, "peft_config"):
+        from peft.tuners.lora import LoraLayer
+
+        layers = [
+            module for module in network.base_model.modules() if isinstance(module, LoraLayer)
+        ]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
 
 
 def _last(body: nn.Module, count: int) -> Iterator[nn.Module]:

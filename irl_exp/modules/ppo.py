@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from irl_exp.config import PPOConfig, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.metrics.behavior import distinct_n
-from irl_exp.models import generation, language_model, policies
+from irl_exp.models import generation, language_model, policies, trainable
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
 from irl_exp.modules.training import adamw, fit
@@ -48,15 +48,17 @@ def align(
     batches = [rows.tolist() for rows in indices[:wanted].split(config.batch_size)]
 
     policy = generation.load_network(reference)
-    module = PPO(
-        config,
-        policy,
-        generation.load_network(reference, str(generator.device)),
-        reward,
-        max_new_tokens,
-        generator,
+    trainable.restrict(
+        policy.network, config.trainable, config.last_layers, config.lora_rank, order
     )
+    if config.trainable != "all":
+        policy.network.get_output_embeddings().requires_grad_(False)
+    # With its updates switched off the policy is the reference: no second copy is needed.
+    lora = config.trainable == "lora"
+    before = policy if lora else generation.load_network(reference, str(generator.device))
+    module = PPO(config, policy, before, reward, max_new_tokens, generator)
     fit(module, ResumableLoader(prompts, batches, list), trainer, folder)
+    trainable.merge(policy.network)
     policy.save(folder)
     save_model(module.value_head, str(folder / "value_head.safetensors"))
     policies.save_policy(folder, "network", stopped=module.stopped)
@@ -116,6 +118,8 @@ class PPO(pl.LightningModule):
         self.value_head = nn.Linear(_width(self.network), 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        self.kl_coef = config.kl_coef
+        self.moments = RunningMoments()
         self.stopped: str | None = None
 
     # --- one iteration ------------------------------------------------------------------------
@@ -133,6 +137,13 @@ class PPO(pl.LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         averages = {name: sum(r[name] for r in records) / len(records) for name in records[0]}
         self.log_iteration(rollout, averages, index)
+        if self.config.kl_target is not None:
+            self.kl_coef = adapted(
+                self.kl_coef,
+                float(rollout.kl.mean()),
+                self.config.kl_target,
+                len(prompts) / self.config.kl_horizon,
+            )
 
     def minibatches(self, n: int) -> Sequence[Tensor]:
         order = torch.randperm(n, generator=self.generator, device=self.generator.device)
@@ -148,9 +159,12 @@ class PPO(pl.LightningModule):
         texts = generation.decode(self.policy, completion[0])
         scores = self.reward.score(prompts, texts).to(self.device)
         log_probs, values = self.evaluate(prompt, completion)
-        reference = language_model.completion_log_probs(self.reference.network, prompt, completion)
+        with trainable.without_updates(self.reference.network):
+            reference = language_model.completion_log_probs(
+                self.reference.network, prompt, completion
+            )
         mask = completion[1].bool()
-        rewards = token_rewards(scores, log_probs, reference, mask, self.config.kl_coef)
+        rewards = token_rewards(self.driving(scores), log_probs, reference, mask, self.kl_coef)
         advantages, returns = generalized_advantages(
             rewards, values, mask, self.config.discount, self.config.gae_lambda
         )
@@ -167,6 +181,16 @@ class PPO(pl.LightningModule):
             returns=returns,
         )
 
+    def driving(self, scores: Tensor) -> Tensor:
+        """The scores as they enter the rewards: scaled by what was seen so far, and held within
+        bounds, where that is asked for."""
+        config = self.config
+        if config.scale_scores:
+            scores = scores / self.moments.see(scores)
+        if config.clip_scores is not None:
+            scores = scores.clamp(-config.clip_scores, config.clip_scores)
+        return scores
+
     def evaluate(
         self, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -179,7 +203,23 @@ class PPO(pl.LightningModule):
         return _spread(log_probs, real), _spread(values, real)
 
     def update(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
-        """One optimizer step on some rows of the rollout."""
+        """One optimizer step on some rows of the rollout, micro-batch by micro-batch."""
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        total = int(rollout.mask[rows].sum())
+        facts: dict[str, float] = {}
+        for part in rows.split(self.config.micro_batch_size or len(rows)):
+            share = int(rollout.mask[part].sum()) / total
+            loss, found = self.losses(rollout, part)
+            self.manual_backward(loss * share)
+            facts = {name: facts.get(name, 0.0) + share * value for name, value in found.items()}
+        trained = [*self.network.parameters(), *self.value_head.parameters()]
+        norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
+        optimizer.step()  # type: ignore[union-attr]
+        return {"grad_norm": norm.item(), **facts}
+
+    def losses(self, rollout: Rollout, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The mean loss over the tokens of some rows, and what is logged of them."""
         longest = int(rollout.completion[1][rows].sum(-1).max())
         mask = rollout.mask[rows, :longest]
         log_probs, values = self.evaluate(
@@ -200,19 +240,9 @@ class PPO(pl.LightningModule):
             mask,
             self.config.value_clip_range,
         )
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        self.manual_backward(policy_loss + self.config.value_coef * value_loss)
-        trained = [*self.network.parameters(), *self.value_head.parameters()]
-        norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
-        optimizer.step()  # type: ignore[union-attr]
-        return {
-            "loss/policy_avg": policy_loss.item(),
-            "loss/value_avg": value_loss.item(),
-            "grad_norm": norm.item(),
-            **policy_facts,
-            **value_facts,
-        }
+        losses = {"loss/policy_avg": policy_loss.item(), "loss/value_avg": value_loss.item()}
+        loss = policy_loss + self.config.value_coef * value_loss
+        return loss, {**losses, **policy_facts, **value_facts}
 
     def configure_optimizers(self) -> Any:
         config = self.config
@@ -229,9 +259,13 @@ class PPO(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["generator"] = self.generator.get_state()
+        checkpoint["kl_coef"] = self.kl_coef
+        checkpoint["moments"] = self.moments.state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.generator.set_state(checkpoint["generator"])
+        self.kl_coef = checkpoint["kl_coef"]
+        self.moments = RunningMoments(*checkpoint["moments"])
 
     # --- stop rules and what is logged --------------------------------------------------------
 
@@ -258,13 +292,14 @@ class PPO(pl.LightningModule):
     def log_iteration(self, rollout: Rollout, averages: dict[str, float], index: int) -> None:
         mask = rollout.mask
         log_ratio = (rollout.log_probs - rollout.reference_log_probs)[mask]
-        penalty = self.config.kl_coef * rollout.kl
+        penalty = self.kl_coef * rollout.kl
         ended = (rollout.completion[0] == self.policy.tokenizer.eos_token_id) & mask
         self.logger.log_metrics(  # type: ignore[union-attr]
             {
                 "objective/kl": rollout.kl.mean().item(),
                 "objective/kl_k3": ((-log_ratio).exp() - 1 + log_ratio).sum().item() / len(mask),
                 "objective/entropy": -rollout.log_probs.sum(-1).mean().item(),
+                "objective/kl_coef": self.kl_coef,
                 "objective/non_score_reward": -penalty.mean().item(),
                 "objective/rlhf_reward": (rollout.scores - penalty).mean().item(),
                 "objective/scores": rollout.scores.mean().item(),
@@ -355,6 +390,37 @@ def explained_variance(rollout: Rollout) -> float:
     returns, values = rollout.returns[rollout.mask], rollout.values[rollout.mask]
     variance = returns.var(correction=0)
     return float(1 - (returns - values).var(correction=0) / variance) if variance > 0 else 0.0
+
+
+def adapted(kl_coef: float, kl: float, target: float, rate: float) -> float:
+    """The coefficient after a rollout with this KL: raised where that is above the target.
+
+    beta (1 + rate clip(kl / target - 1, -0.2, 0.2)), rate the rollout's share of the horizon
+    (Ziegler et al. 2019, section 2.2).
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + rate * error)
+
+
+class RunningMoments:
+    """Mean and standard deviation of all numbers seen so far (Chan, Golub and LeVeque 1979)."""
+
+    def __init__(self, count: int = 0, mean: float = 0.0, squares: float = 0.0) -> None:
+        self.count, self.mean, self.squares = count, mean, squares
+
+    @property
+    def state(self) -> tuple[int, float, float]:
+        return self.count, self.mean, self.squares
+
+    def see(self, x: Tensor) -> float:
+        """The standard deviation, x [n] included; 1 where all numbers are one."""
+        n, mean = x.numel(), float(x.double().mean())
+        squares = float((x.double() - mean).square().sum())
+        total = self.count + n
+        self.squares += squares + (mean - self.mean) ** 2 * self.count * n / total
+        self.mean += (mean - self.mean) * n / total
+        self.count = total
+        return (self.squares / total) ** 0.5 or 1.0
 
 
 def _spread(flat: Tensor, mask: Tensor) -> Tensor:

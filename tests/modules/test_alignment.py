@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from irl_exp.models import generation, language_model
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.modules import ppo, raft, trl_trainers
+from tests.materials import PLAIN_PPO
 
 RECIPE: dict[str, Any] = {"kl_coef": 0.5, "learning_rate": 1e-2, "max_grad_norm": 1.0}
 GROUP: dict[str, Any] = {
@@ -28,6 +30,7 @@ GROUP: dict[str, Any] = {
 }
 PPO = PPOConfig(
     name="ppo",
+    **PLAIN_PPO,
     iterations=40,
     batch_size=240,
     epochs=1,
@@ -143,6 +146,26 @@ def test_it_comes_near_the_tilted_expert(
     assert align is not by_trl or torch.equal(torch.get_rng_state(), torchs)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines and all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_an_adapted_coefficient_is_that_of_the_kl(
+    world: Any, trainer: TrainerConfig, tmp_path: Path
+) -> None:
+    """Among policies of one KL the best is the tilted one; asked for the KL that it has at
+    beta = 0.5, PPO ends there, and with that beta, wherever it started."""
+    target = float(world.kl.mean())
+    config = replace(PPO, kl_coef=2.0, kl_target=target, kl_horizon=1200, iterations=80)
+    reference, folder = tmp_path / "reference", tmp_path / "aligned"
+    world.reference.save(reference)
+    folder.mkdir()
+    how = {"generator": torch.Generator().manual_seed(0), "trainer": trainer, "folder": folder}
+    by_ppo(config, reference, Judge(world), world.prompts, **how)
+    found = probabilities(generation.load_network(folder), world)
+    kl = (found * (found / world.reference_probs).log()).sum(-1).mean()
+    assert float(kl) == pytest.approx(target, rel=0.1)
+    assert optimality(found, world) > 0.97
+    *_, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert last["objective/kl_coef"] == pytest.approx(0.5, rel=0.15)
 
 
 def test_pairs_are_preferred_with_the_odds_of_the_reward(world: Any) -> None:

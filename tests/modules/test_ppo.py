@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from irl_exp.config import PPOConfig, TrainerConfig
-from irl_exp.models import language_model
+from irl_exp.models import language_model, trainable
 from irl_exp.modules.ppo import (
     PPO,
+    RunningMoments,
+    adapted,
+    align,
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
@@ -23,6 +27,7 @@ from irl_exp.modules.ppo import (
     whiten,
 )
 from irl_exp.modules.training import fit
+from tests.materials import PLAIN_PPO
 
 # Two completions of five and of three tokens; what stands at the padding must not matter.
 JUNK = 100.0
@@ -174,6 +179,7 @@ def test_the_value_loss_of_one_token(
 CONFIG = PPOConfig(
     name="test",
     kl_coef=0.1,
+    **PLAIN_PPO,
     iterations=16,
     batch_size=64,
     epochs=2,
@@ -342,6 +348,108 @@ def test_equal_seeds_give_equal_policies(
     (tmp_path / "same").mkdir()
     assert run(one, trainer, tmp_path) == run(same, trainer, tmp_path / "same")
     assert torch.equal(weights(one), weights(same))
+
+
+# --- what can be asked for besides ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro", [1, 8, 32])
+def test_micro_batches_add_up_to_the_minibatch(
+    micro: int, tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    config = replace(CONFIG, iterations=1)
+    whole, parts = (
+        make(tiny_folder, config),
+        make(tiny_folder, replace(config, micro_batch_size=micro)),
+    )
+    lines = [run(ppo, trainer, tmp_path) for ppo in (whole, parts)]
+    assert lines[1][0] == pytest.approx(lines[0][0], abs=1e-4)
+    # Adam makes a step of whatever is left of a gradient that is 0 but for rounding.
+    apart = (weights(parts) - weights(whole)).abs()
+    assert (apart > 1e-5).float().mean() < 0.01 and apart.max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"), [(4.0, 0.5), (8.0, 0.55), (100.0, 0.55), (0.0, 0.45), (4.4, 0.525)]
+)
+def test_the_coefficient_follows_the_kl(kl: float, expected: float) -> None:
+    """Target 4, half of the horizon: 0.5 (1 + error / 2), the error held within 0.2."""
+    assert adapted(0.5, kl, 4.0, 0.5) == pytest.approx(expected)
+
+
+def test_running_moments_are_those_of_all_numbers() -> None:
+    x = torch.randn(90, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 7
+    moments = RunningMoments()
+    assert moments.see(torch.tensor([5.0, 5.0])) == 1.0
+    moments = RunningMoments()
+    for part in x.split([1, 9, 80]):
+        deviation = moments.see(part)
+        moments = RunningMoments(*moments.state)  # as from a checkpoint
+    assert deviation == pytest.approx(float(x.std(correction=0)))
+    assert moments.mean == pytest.approx(float(x.mean()))
+
+
+def test_scores_are_scaled_and_then_held(tiny_folder: Path) -> None:
+    ppo = make(tiny_folder, replace(CONFIG, scale_scores=True, clip_scores=1.5))
+    close(ppo.driving(torch.tensor([-4.0, 2.0, 2.0, 0.0])), [-1.5, 0.81649658, 0.81649658, 0.0])
+    plain = make(tiny_folder)
+    close(plain.driving(torch.tensor([-4.0, 9.0])), [-4.0, 9.0])
+
+
+def test_only_the_last_layers_train(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    saved = aligned(tiny_folder, tmp_path, trainer, trainable="last_layers")
+    before = language_model.load(tiny_folder).network.state_dict()
+    changed = {
+        name for name, weight in saved.state_dict().items() if not weight.equal(before[name])
+    }
+    assert changed and all(".layers.1." in name or "final_layer_norm" in name for name in changed)
+
+
+def test_with_updates_of_low_rank_the_policy_is_its_own_reference(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """Switched off, they leave the reference; merged, a plain network with its names; and the
+    embeddings are as they were."""
+    saved = aligned(tiny_folder, tmp_path, trainer, trainable="lora")
+    before = language_model.load(tiny_folder).network.state_dict()
+    assert saved.state_dict().keys() == before.keys()
+    changed = {
+        name for name, weight in saved.state_dict().items() if not weight.equal(before[name])
+    }
+    assert changed and not any("embed" in name or "norm" in name for name in changed)
+
+    policy = language_model.load(tiny_folder)
+    trainable.restrict(policy.network, "lora", 1, 4, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    ppo = PPO(CONFIG, policy, policy, Letters(), 8, generator)
+    run(ppo, trainer, tmp_path)
+    rollout = ppo.rollout(PROMPTS * 4)
+    expected = language_model.completion_log_probs(
+        language_model.load(tiny_folder).network, rollout.prompt, rollout.completion
+    )
+    torch.testing.assert_close(rollout.reference_log_probs, expected, rtol=0, atol=1e-4)
+    assert rollout.kl.mean() > 0.5
+
+
+def aligned(
+    reference: Path, folder: Path, trainer: TrainerConfig, **changes: Any
+) -> PreTrainedModel:
+    """What a short training with these changes saves."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    align(
+        replace(CONFIG, iterations=3, **changes),
+        reference,
+        Letters(),
+        PROMPTS,
+        8,
+        order=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(0),
+        trainer=trainer,
+        folder=place,
+    )
+    return language_model.load(place).network
 
 
 # --- stop rules -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from irl_exp.modules.language_modeling import LanguageModeling
 from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
 from irl_exp.modules.ppo import PPO
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, fit
-from tests.materials import save_language_model
+from tests.materials import PLAIN_PPO, save_language_model
 
 # 40 texts in batches of 4: 3 epochs of 10 steps.
 EPOCHS, STEPS = 3, 30
@@ -126,6 +126,8 @@ def train_reward(
 CONFIG = PPOConfig(
     name="ppo",
     kl_coef=0.1,
+    # Everything that has a state of its own.
+    **PLAIN_PPO | {"kl_target": 0.5, "kl_horizon": 16, "scale_scores": True},
     iterations=6,
     batch_size=8,
     epochs=2,

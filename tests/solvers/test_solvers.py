@@ -38,6 +38,7 @@ from irl_exp.modules import ppo
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.bayesian import Gaussian
 from irl_exp.solvers.problem import Problem
+from tests.materials import PLAIN_PPO
 
 # Clauses of two words, so that a completion's length says nothing, and what each one costs.
 COST = {
@@ -121,6 +122,7 @@ PENALTIES = [1.0, 10.0, 100.0]
 PPO_CONFIG = PPOConfig(
     name="ppo",
     kl_coef=0.1,
+    **PLAIN_PPO,
     iterations=2,
     batch_size=64,
     epochs=1,
