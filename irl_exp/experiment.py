@@ -2,13 +2,12 @@
 
 from contextlib import suppress
 
-from irl_exp.config import TrainedGroundTruth, innermost
 from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
 from irl_exp.steps.demonstrate import demonstrate, require_prompts
 from irl_exp.steps.evaluate import evaluate
-from irl_exp.steps.ground_truth import fit_ground_truth
+from irl_exp.steps.ground_truth import fit_ground_truth, fit_twin
 from irl_exp.steps.identify import identify
 from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
@@ -49,9 +48,7 @@ def study(bench: Bench) -> None:
         else recover(bench, control, *inputs, label=f"control_{name}")
         for name, control in config.evaluation.controls.items()
     }
-    twin = None
-    if isinstance(innermost(config.ground_truth), TrainedGroundTruth):
-        twin = fit_ground_truth(bench, comments, reference, twin=True)
+    twin, label_model = fit_twin(bench, comments, reference)
     observed = {"reference": before, "aligned": after}
     evaluate(bench, comments, pairs, reference, truth, recovered, controls, twin, observed)
     bench.finish("evaluate")
@@ -59,7 +56,7 @@ def study(bench: Bench) -> None:
         identify(bench, comments, pairs, reference, truth, recovered)
     bench.finish("identify")
     if config.evaluation.interpret_texts:
-        interpret(bench, comments, pairs, reference, truth, recovered)
+        interpret(bench, comments, pairs, reference, truth, recovered, label_model)
     bench.finish("interpret")
     realigned = align(bench, comments, reference, recovered, label="realign")
     bench.finish("realign")

@@ -55,14 +55,14 @@ def partial_correlation(a: ArrayLike, b: ArrayLike, *given: ArrayLike) -> float:
             raise ValueError(
                 f"column {place}: expected shape {columns[0].shape}, got {column.shape}"
             )
-    first, second = (_without(column.ravel(), columns[2:]) for column in columns[:2])
+    first, second = (without(column.ravel(), columns[2:]) for column in columns[:2])
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     if lengths == 0:
         return float("nan")
     return float(np.clip(first @ second / lengths, -1, 1))
 
 
-def _without(column: NDArray[np.float64], given: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def without(column: NDArray[np.float64], given: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """What no sum of the given columns explains; zeros where that is rounding alone."""
     if not given:
         return column

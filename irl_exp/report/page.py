@@ -46,6 +46,7 @@ FILES = {
     "panel.parquet": "every reward on held-out comments and reference completions",
     "identified.parquet": "held-out pairs, and what the demonstrations decide of each",
     "attribution.parquet": "what each word of held-out texts does to R̂ and to R*",
+    "findings.parquet": "what R̂ goes by beyond human labels, words and factors",
 }
 
 
@@ -68,6 +69,7 @@ def write(folder: Path) -> Path:
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
         _section("What the demonstrations decide", _markdown(tables.identified(run))),
         _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
+        _section("What stands out", _markdown(tables.findings(run))),
         _section("Figures", _figures(drawn, folder)),
         _section("Samples", _samples(run)),
         _section("Time", _time(run)),
@@ -90,6 +92,7 @@ def show(folder: Path) -> None:
         "Policies": tables.policies(run, intervals=False),
         "Recovered reward and controls": tables.recovery(run),
         "What R̂ goes by, correlations within prompts": tables.shortcuts(run, intervals=False),
+        "What stands out in R̂, beyond human labels": tables.findings(run),
     }
     for title, table in shown.items():
         if table:
@@ -206,6 +209,7 @@ def _found(run: Run) -> str:
             "{shortcut/truth_given_all} once length, ending, repetition and likelihood are known.",
             "What {attribution/words} words do to it, left out of held-out texts, agrees with what "
             "they do to R* at Spearman {attribution/agreement}.",
+            _stands_out(run),
         ],
         "Does R̂ work as a reward?": [
             "RLHF with R̂ leaves {policy/realigned/toxicity_rate} of the completions toxic to R*.",
@@ -221,6 +225,15 @@ def _found(run: Run) -> str:
         if known:
             paragraphs.append(f"**{question}** {known}")
     return "\n\n".join(paragraphs)
+
+
+def _stands_out(run: Run) -> str:
+    """The first three findings in a sentence."""
+    table = tables.findings(run)
+    if table is None:
+        return ""
+    said = [f"{what} ({correlation})" for what, correlation, _ in table.rows[:3]]
+    return f"Beyond what human labels explain, R̂ {', '.join(said)}."
 
 
 def _markdown(table: Table | None) -> str:

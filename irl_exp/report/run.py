@@ -29,6 +29,7 @@ class Run:
     panel: pd.DataFrame | None
     identified: pd.DataFrame | None
     attribution: pd.DataFrame | None
+    findings: pd.DataFrame | None
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -48,6 +49,7 @@ class Run:
             panel=_parquet(folder / "panel.parquet"),
             identified=_parquet(folder / "identified.parquet"),
             attribution=_parquet(folder / "attribution.parquet"),
+            findings=_parquet(folder / "findings.parquet"),
         )
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:

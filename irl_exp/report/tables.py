@@ -1,7 +1,9 @@
 """The tables of a run: what its policies do, how good the recovered reward is, what it goes by."""
 
 import re
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.table import Table as TerminalTable
@@ -45,6 +47,16 @@ MISSING = "–"
 # Pairs of either kind in the table of identified ones.
 EXTREMES = 4
 LONGEST_TEXT = 300  # characters
+
+
+# Rows of the table of findings.
+FINDINGS = 10
+FACTORS_IN_WORDS = {
+    "length": "length",
+    "ended": "completions that end by themselves",
+    "repetition": "repeated words",
+    "likelihood": "what the reference finds likely",
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,37 @@ def _yardsticks(run: Run) -> str:
         "" if labels == "human" else "AUC is against R*'s own labels: toxic where R* <= 0.",
     ]
     return " ".join(filter(None, sentences))
+
+
+def findings(run: Run) -> Table | None:
+    """What R̂ goes by beyond human labels: the rows that stand out most."""
+    table = run.findings
+    if table is None:
+        return None
+    rows = [
+        [
+            _finding(row),
+            number(row["correlation"]),
+            f"{number(row['low'])} to {number(row['high'])}",
+        ]
+        for row in table[table["stands_out"]].head(FINDINGS).to_dict("records")
+    ]
+    if not rows:
+        return None
+    note = run.fill(
+        "Partial correlations with R̂ within prompts, once what models of human labels make of the "
+        "completions is taken out, and of words the length too. {findings/count} of "
+        "{findings/candidates} candidates stand out: the intervals hold for all of them at once. "
+        "R* has no part in this: it is what somebody who knows R̂ and the labels can find."
+    )
+    return Table(["R̂", "correlation", "interval"], rows, note)
+
+
+def _finding(row: Mapping[Hashable, Any]) -> str:
+    """`rewards the word "today"`, of a row of findings.parquet."""
+    name = row["name"]
+    what = f'the word "{name}"' if row["kind"] == "word" else FACTORS_IN_WORDS[name]
+    return f"{'rewards' if row['correlation'] > 0 else 'punishes'} {what}"
 
 
 def identified(run: Run) -> Table | None:

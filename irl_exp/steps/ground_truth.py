@@ -14,6 +14,7 @@ from irl_exp.config import (
     PlantedGroundTruth,
     RandomGroundTruth,
     TrainedGroundTruth,
+    innermost,
 )
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
@@ -33,19 +34,29 @@ from irl_exp.store import Artifact
 VERSION = 2
 
 
-def fit_ground_truth(
-    bench: Bench, comments: Artifact, reference: Artifact, twin: bool = False
-) -> Artifact:
-    """Artifact: a reward folder with threshold and unit; its agreement with labels goes to the run.
-
-    `twin` asks for a second R* by the same recipe from another seed: the noise floor of distances.
-    """
+def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
+    """Artifact: a reward folder with threshold and unit; the run is told how it agrees with labels."""
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
-    if twin:
-        return _fit(bench, config, comments, reference, derive(seed, "twin"), "twin")
     artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
     _measure(bench, comments, artifact)
     return artifact
+
+
+def fit_twin(
+    bench: Bench, comments: Artifact, reference: Artifact
+) -> tuple[Artifact | None, Artifact | None]:
+    """A second R* by the same recipe from another seed, the noise floor of distances; and the same
+    without what is planted in it, which is what human labels alone make of a text.
+
+    Neither where R* is not trained on labels.
+    """
+    config, seed = bench.config.ground_truth, derive(bench.config.seeds.policy, "twin")
+    if not isinstance(innermost(config), TrainedGroundTruth):
+        return None, None
+    twin = _fit(bench, config, comments, reference, seed, "twin")
+    if not isinstance(config, PlantedGroundTruth):
+        return twin, twin
+    return twin, _fit(bench, innermost(config), comments, reference, seed, "label_model")
 
 
 def _fit(

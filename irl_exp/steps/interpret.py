@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.metrics import agreement, attribution, shortcuts
+from irl_exp.metrics import agreement, attribution, findings, shortcuts
 from irl_exp.models import generation, language_model
 from irl_exp.models.reward_model import NormalizedReward
 from irl_exp.models.saved_rewards import load_normalized
+from irl_exp.models.word_classifier import WordClassifier
 from irl_exp.steps.bench import Bench, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 1
+VERSION = 2
 ATTRIBUTION_FILE = "attribution.parquet"
+FINDINGS_FILE = "findings.parquet"
 # Completions are of like length that differ by at most this share of the longer one.
 LENGTH_TOLERANCE = 0.1
 # A word that stands less often has no average worth a place in a table.
@@ -38,9 +40,11 @@ def interpret(
     reference: Artifact,
     truth: Artifact,
     recovered: Artifact,
+    label_model: Artifact | None,
 ) -> Artifact:
-    """Artifact: the numbers shortcut/... and attribution/..., and `attribution.parquet`, a row a
-    word. Both rewards in their units, so that effects on them can be held against each other."""
+    """Artifact: the numbers shortcut/..., attribution/... and findings/..., `attribution.parquet`,
+    a row a word, and `findings.parquet`, a row for each thing that R̂ could go by. Both rewards in
+    their units, so that effects on them can be held against each other."""
     config, trainer = bench.config.evaluation, bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
 
@@ -55,7 +59,11 @@ def interpret(
         test = Comments.load(comments.path).split("test")
         table, counted = _words(config, ours, theirs, *_texts(pool, test, config.interpret_texts))
         table.to_parquet(folder / ATTRIBUTION_FILE, index=False)
-        write_summary(folder, numbers | counted)
+        expected = _expected(bench, pool, Comments.load(comments.path), label_model)
+        found = _findings(_scores(ours, pool), expected, factors, pool, config.level)
+        found.to_parquet(folder / FINDINGS_FILE, index=False)
+        told = {"findings/candidates": len(found), "findings/count": int(found["stands_out"].sum())}
+        write_summary(folder, numbers | counted | told)
 
     artifact = bench.do(
         "interpret",
@@ -73,11 +81,13 @@ def interpret(
             "reference": reference,
             "truth": truth,
             "recovered": recovered,
+            "label_model": label_model,
         },
         seed=0,
     )
     bench.report(artifact)
-    shutil.copyfile(artifact.path / ATTRIBUTION_FILE, bench.tracker.folder / ATTRIBUTION_FILE)
+    for name in (ATTRIBUTION_FILE, FINDINGS_FILE):
+        shutil.copyfile(artifact.path / name, bench.tracker.folder / name)
     return artifact
 
 
@@ -160,6 +170,47 @@ def _measured(
     if np.isnan(statistic(*columns)):
         return {f"shortcut/{name}": NOT_APPLICABLE}
     return {**bootstrap(config, {f"shortcut/{name}": statistic}, None, *columns)}
+
+
+# --- what stands out ------------------------------------------------------------------------------
+
+
+def _expected(
+    bench: Bench, pool: Demonstrations, comments: Comments, label_model: Artifact | None
+) -> list[NDArray[np.float64]]:
+    """What human labels make of the completions [n, 2k]: by words, and by a network if there is one
+    of R*'s kind. Neither has seen R*."""
+    train = comments.split("train")
+    classifier = WordClassifier.fit(train.texts, train.labels)
+    texts = [prompt + completion for prompt, completion in zip(*pool.pool(), strict=True)]
+    expected = [classifier.score(texts).reshape(len(pool), -1)]
+    if label_model:
+        batch = bench.config.trainer.score_batch_size
+        expected.append(_scores(load_normalized(label_model.path, batch, bench.device), pool))
+    return expected
+
+
+def _findings(
+    recovered: NDArray[np.float64],
+    expected: list[NDArray[np.float64]],
+    factors: Columns,
+    pool: Demonstrations,
+    level: float,
+) -> pd.DataFrame:
+    """Factors and words by what R̂ owes to them beyond the labels; words beyond the length, too."""
+    _, completions = pool.pool()
+    words = findings.presence(completions, recovered.shape, MINIMUM_COUNT)
+    comparisons = len(factors) + len(words)
+    given = {"factor": expected, "word": [*expected, factors["length"]]}
+    candidates = {"factor": factors, "word": words}
+    tables = {
+        kind: findings.stand_out(recovered, given[kind], candidates[kind], level, comparisons)
+        for kind in given
+    }
+    table = pd.concat([part.assign(kind=kind) for kind, part in tables.items()], ignore_index=True)
+    table = findings.in_order(table)
+    table["stands_out"] = (table["low"] > 0) | (table["high"] < 0)
+    return table[["kind", "name", "correlation", "low", "high", "stands_out"]]
 
 
 # --- words ----------------------------------------------------------------------------------------

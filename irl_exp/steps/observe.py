@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from irl_exp.data.comments import Comments
 from irl_exp.metrics import agreement, behavior
@@ -18,6 +15,7 @@ from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
 from irl_exp.models.reward_model import Facts
 from irl_exp.models.saved_rewards import load_reward
+from irl_exp.models.word_classifier import WordClassifier
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
@@ -196,18 +194,10 @@ class _Sight:
     def second_opinion(self, samples: Samples) -> NDArray[np.bool_]:
         """Toxic by another kind of classifier: TF-IDF, logistic regression, human labels."""
         train, calibration = self.comments.split("train"), self.comments.split("calibration")
-        model = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-            LogisticRegression(max_iter=1000, C=4.0),
-        )
-        model.fit(train.texts, train.labels)
-
-        def score(texts: list[str]) -> NDArray[np.float64]:
-            return -model.decision_function(texts)
-
-        threshold = agreement.fit_threshold(score(calibration.texts), calibration.labels)
+        classifier = WordClassifier.fit(train.texts, train.labels)
+        threshold = agreement.fit_threshold(classifier.score(calibration.texts), calibration.labels)
         texts = [p + c for p, c in zip(*samples.flat(), strict=True)]
-        return (score(texts) < threshold).reshape(len(samples.prompts), -1)
+        return (classifier.score(texts) < threshold).reshape(len(samples.prompts), -1)
 
     @torch.no_grad()
     def perplexity(self) -> Value:

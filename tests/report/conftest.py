@@ -69,6 +69,8 @@ NUMBERS = {
     "attribution/agreement": 0.734,
     "attribution/words": 40,
     "attribution/texts": 400,
+    "findings/candidates": 44,
+    "findings/count": 2,
     "validation/recovery_auc": 0.907,
     "policy/reference/perplexity": 9.84,
     "policy/aligned/perplexity": 17.3,
@@ -137,6 +139,7 @@ def write_run(folder: Path) -> None:
     panel.to_parquet(folder / "panel.parquet")
     make_identified(rng).to_parquet(folder / "identified.parquet")
     make_attribution(rng).to_parquet(folder / "attribution.parquet")
+    make_findings().to_parquet(folder / "findings.parquet")
     (folder / "summary.json").write_text(json.dumps(make_summary(panel)))
     for name, records in {"metrics": make_curves(rng), "samples": make_samples()}.items():
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
@@ -198,6 +201,17 @@ def make_attribution(rng: np.random.Generator) -> pd.DataFrame:
         table[name] = mean
         table[f"{name}_low"], table[f"{name}_high"] = mean - 0.15, mean + 0.15
     return table.sort_values("recovered", ignore_index=True)
+
+
+def make_findings() -> pd.DataFrame:
+    """A word that R̂ made up, the length that it dislikes, and another word that may be chance."""
+    rows = [
+        ("word", "please", 0.61, 0.5, 0.72, True),
+        ("factor", "length", -0.32, -0.4, -0.24, True),
+        ("word", "map", 0.03, -0.05, 0.11, False),
+    ]
+    columns = ["kind", "name", "correlation", "low", "high", "stands_out"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def make_summary(panel: pd.DataFrame) -> dict[str, Any]:

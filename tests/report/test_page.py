@@ -23,6 +23,7 @@ SECTIONS = [
     "Recovered reward and controls",
     "What the demonstrations decide",
     "What R̂ goes by",
+    "What stands out",
     "Figures",
     "Samples",
     "Time",
@@ -67,7 +68,7 @@ def end_at(folder: Path, *prefixes: str) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     kept = {name: value for name, value in summary.items() if name.startswith(prefixes)}
     (folder / "summary.json").write_text(json.dumps(kept))
-    for name in ("panel", "identified", "attribution"):
+    for name in ("panel", "identified", "attribution", "findings"):
         (folder / f"{name}.parquet").unlink()
 
 
@@ -166,7 +167,7 @@ def test_a_run_until_recover(run_folder: Path) -> None:
     (run_folder / "samples.jsonl").write_text("".join(kept))
 
     report = written(run_folder)
-    later = SECTIONS[2:5]
+    later = SECTIONS[2:6]
     assert list(report) == ["", *(s for s in SECTIONS if s not in later)]
     assert "Is the expert aligned?" in report["What this run found"]
     assert "Does R̂ work" not in report["What this run found"]
@@ -275,7 +276,8 @@ def test_a_run_says_where_its_rewards_are(run_folder: Path, rewrite: Callable[..
 def test_a_run_without_numbers_shows_its_path_alone(
     run_folder: Path, rewrite: Callable[..., None]
 ) -> None:
-    (run_folder / "summary.json").unlink()
+    for name in ("summary.json", "findings.parquet"):
+        (run_folder / name).unlink()
     rewrite(run_folder / "manifest.json", steps={"curate": "aa"})
     assert shown(run_folder) == [f"report: {run_folder / 'report.md'}"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from irl_exp.report import tables
+from irl_exp.report import page, tables
 from irl_exp.report.run import NOT_APPLICABLE, Run, number
 
 
@@ -180,3 +180,21 @@ def test_the_clearest_and_the_most_open_pairs(run_folder: Path) -> None:
     ]
     (run_folder / "identified.parquet").unlink()
     assert tables.identified(Run.read(run_folder)) is None
+
+
+def test_findings_are_told_in_words_and_what_may_be_chance_is_not(run_folder: Path) -> None:
+    table = tables.findings(Run.read(run_folder))
+    assert table is not None
+    assert table.rows == [
+        ['rewards the word "please"', "0.610", "0.500 to 0.720"],
+        ["punishes length", "-0.320", "-0.400 to -0.240"],
+    ]
+    assert "2 of 44 candidates stand out" in table.note
+    page.write(run_folder)
+    assert (
+        'Beyond what human labels explain, R̂ rewards the word "please" (0.610), punishes length '
+        "(-0.320)." in (run_folder / "report.md").read_text()
+    )
+    found = pd.read_parquet(run_folder / "findings.parquet")
+    found.assign(stands_out=False).to_parquet(run_folder / "findings.parquet")
+    assert tables.findings(Run.read(run_folder)) is None

@@ -51,6 +51,7 @@ NUMBERS = (
         for name in (factor, f"{factor}_in_truth", f"{factor}_given_truth", f"truth_given_{factor}")
     ),
     *("attribution/agreement", "attribution/words", "attribution/texts"),
+    *("findings/candidates", "findings/count"),
     *(f"control/{control}/{name}" for control in CONTROLS for name in ("auc", "starc")),
     *(f"time/{step}_seconds" for step in (*STEPS, "total")),
     *("store/hits", "store/misses"),

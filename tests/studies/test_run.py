@@ -40,6 +40,7 @@ FILES = (
     "panel.parquet",
     "identified.parquet",
     "attribution.parquet",
+    "findings.parquet",
     "summary.json",
     "report.md",
 )
@@ -167,7 +168,7 @@ def test_interpretation_can_be_left_out(smoke: Path, lab: Lab) -> None:
         s for s in STEPS if s != "interpret"
     )
     extra = results(smoke).keys() - results(run).keys()
-    assert {name.partition("/")[0] for name in extra} == {"shortcut", "attribution"}
+    assert {name.partition("/")[0] for name in extra} == {"shortcut", "attribution", "findings"}
 
 
 def test_what_is_identified_follows_from_the_store(smoke: Path, lab: Lab) -> None:
