@@ -15,6 +15,7 @@ PPO, with beta in the same unit:
 import json
 import random
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from irl_exp.config import DPOConfig, GroupConfig, TrainerConfig
@@ -53,9 +55,11 @@ def align(
     left as they were.
     """
     policy = generation.load_network(reference, str(generator.device))
+    working = folder / WORKING_FOLDER
+    last = get_last_checkpoint(working) if working.is_dir() else None
     with _seeded(generator) as seed:
         common = {
-            "output_dir": str(folder / WORKING_FOLDER),
+            "output_dir": str(working),
             "seed": seed,
             "learning_rate": config.learning_rate,
             "lr_scheduler_type": "linear",
@@ -77,8 +81,12 @@ def align(
             worker = _preferences(config, policy, rows, max_new_tokens, common)
         else:
             worker = _groups(config, policy, reward, prompts, max_new_tokens, common)
-        last = folder / WORKING_FOLDER
-        worker.train(resume_from_checkpoint=get_last_checkpoint(last) if last.is_dir() else None)
+        worker.remove_callback(PrinterCallback)  # curves are ours to write
+        if last:
+            # The trainer goes by the names in the file, which for some architectures are not the
+            # network's, and passes over those that it does not know.
+            policy.network.load_state_dict(language_model.load(Path(last)).network.state_dict())
+        worker.train(resume_from_checkpoint=last)
     _write_curves(worker.state.log_history, folder)
     language_model.use_eager_attention(policy.network)
     policy.save(folder)
@@ -226,7 +234,9 @@ def _seeded(generator: torch.Generator) -> Iterator[int]:
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # What TRL has yet to rename in transformers is none of a user's business.
+            warnings.simplefilter("ignore", FutureWarning)
             torch.manual_seed(seed)
             yield seed
     finally:

@@ -35,7 +35,7 @@ VERSION = 2
 
 
 def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
-    """Artifact: a reward folder with threshold and unit; the run is told how it agrees with labels."""
+    """Artifact: a reward folder with threshold and unit. Its agreement with labels: to the run."""
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
     artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
     _measure(bench, comments, artifact)

@@ -148,6 +148,47 @@ def test_it_comes_near_the_tilted_expert(
     assert lines and all(math.isfinite(value) for line in lines for value in line.values())
 
 
+class Killed(Exception):
+    """Stands for a kill in the middle of a training."""
+
+
+class Mortal(Judge):
+    """Is asked so many times and no more."""
+
+    def __init__(self, world: Any, lives: int) -> None:
+        super().__init__(world)
+        self.lives = lives
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        if self.lives == 0:
+            raise Killed
+        self.lives -= 1
+        return super().score(prompts, completions)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+def test_trl_goes_on_from_its_last_checkpoint(
+    name: str, world: Any, trainer: TrainerConfig, tmp_path: Path
+) -> None:
+    """Of 40 rollouts 33 are drawn before the kill and a checkpoint is taken after 32."""
+    reference, folder = tmp_path / "reference", tmp_path / "aligned"
+    world.reference.save(reference)
+    folder.mkdir()
+
+    def run(judge: Judge) -> None:
+        generator = torch.Generator().manual_seed(0)
+        how = {"generator": generator, "trainer": trainer, "folder": folder}
+        by_trl(GroupConfig(name=name, **GROUP), reference, judge, world.prompts, **how)
+
+    with pytest.raises(Killed):
+        run(Mortal(world, 33))
+    run(Mortal(world, 8))  # more would be a training from the start
+    found = probabilities(generation.load_network(folder), world)
+    assert optimality(found, world) > 0.97
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["global_step"] for line in lines] == list(range(3, 121, 3))
+
+
 def test_an_adapted_coefficient_is_that_of_the_kl(
     world: Any, trainer: TrainerConfig, tmp_path: Path
 ) -> None:
