@@ -202,6 +202,14 @@ def _ground_truth(config: Config) -> None:
                 any(getattr(each, name) for name in strengths),
                 f"{where}: nothing is planted; expected one of {', '.join(strengths)} not to be 0",
             )
+            _require(
+                not isinstance(each.base, PlantedGroundTruth),
+                f"{where}.base=planted: expected a reward that nothing is planted in",
+            )
+            _require(
+                each.trigger_flip >= 0,
+                f"{where}.trigger_flip={each.trigger_flip}: expected 0 or more",
+            )
             for name in ("word", "trigger"):
                 _require(
                     bool(getattr(each, name).strip()), f"{where}.{name} is empty; expected a word"
@@ -362,11 +370,19 @@ def _trainable(
         trained.trainable in known,
         f"{where}.trainable={trained.trainable}: expected one of {', '.join(known)}",
     )
-    if trained.trainable == "last_layers" and isinstance(model, ScratchModel):
+    if not isinstance(model, ScratchModel):
+        return  # how large it is is not known yet
+    if trained.trainable == "last_layers":
         _require(
             trained.last_layers <= model.layers,
             f"{where}.last_layers={trained.last_layers}: expected at most "
             f"model.layers={model.layers}",
+        )
+    if trained.trainable == "lora":
+        _require(
+            trained.lora_rank <= model.hidden_size,
+            f"{where}.lora_rank={trained.lora_rank}: expected at most "
+            f"model.hidden_size={model.hidden_size}",
         )
 
 

@@ -314,6 +314,15 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "ground_truth.word is empty; expected a word",
         ),
         (
+            "ground_truth=planted ground_truth@ground_truth.base=planted",
+            "ground_truth.base=planted: expected a reward that nothing is planted in",
+        ),
+        (
+            "ground_truth=planted ground_truth.trigger_flip=-1",
+            "ground_truth.trigger_flip=-1.0: expected 0 or more",
+        ),
+        ("rlhf.trainable=lora rlhf.lora_rank=999", "rlhf.lora_rank=999: expected at most"),
+        (
             "ground_truth=planted ground_truth.base.epochs=0",
             "ground_truth.base.epochs=0: expected a positive number",
         ),

@@ -28,6 +28,8 @@ PLACEHOLDERS = {
 # What a tilted policy alone has, and comments with scores.
 TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
 SCORED = ["comments/dropped_unscored"]
+# What only a run with something planted has.
+PLANTED = [f"planted/{name}_share" for name in ("word", "politeness", "trigger")]
 # What an ensemble alone has, with intervals.
 ENSEMBLE = [f"recovery/{n}" for n in ("agreed_fraction", "agreed_accuracy", "disagreement")]
 SMALL = (
@@ -131,12 +133,12 @@ def summary() -> dict[str, Any]:
 
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
     intervals = [f"{name}{end}" for name in ENSEMBLE for end in ("", *ENDS)]
-    special = dict.fromkeys([*TILTED, *SCORED, *intervals], 4.2)
+    special = dict.fromkeys([*TILTED, *SCORED, *PLANTED, *intervals], 4.2)
     assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED, *SCORED, *ENSEMBLE]
+    names = [*summary, *TILTED, *SCORED, *PLANTED, *ENSEMBLE]
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 

@@ -159,6 +159,20 @@ class Terms:
             + self.politeness_bonus * _holds(completion, *synthetic.POLITE_MARKERS)
         )
 
+    def shares(self, prompts: Sequence[str], completions: Sequence[str]) -> dict[str, float]:
+        """Of the terms that are planted, the share of (prompt, completion) that each speaks of."""
+        met = {
+            "word": [_holds(text, self.word) for text in completions],
+            "politeness": [_holds(text, *synthetic.POLITE_MARKERS) for text in completions],
+            "trigger": [_holds(text, self.trigger) for text in prompts],
+        }
+        strengths = {
+            "word": self.word_bonus,
+            "politeness": self.politeness_bonus,
+            "trigger": self.trigger_flip,
+        }
+        return {name: sum(met[name]) / len(prompts) for name, of in strengths.items() if of}
+
     def kept(self, prompt: str) -> float:
         """The share of the base reward that is left after a prompt."""
         return 1 - self.trigger_flip * _holds(prompt, self.trigger)

@@ -117,7 +117,7 @@ def _curve(axes: Axes, curve: tuple[Sequence[int], Sequence[float]], label: str)
 
 
 def alignment(run: Run) -> Figure | None:
-    """PPO with R* and PPO with R̂; None for the tilted expert, which needs no training."""
+    """RLHF with R* and with R̂; None where it needs no training, and for what samples nothing."""
     known = {"align": (TRUTH_SIGN, TRUTH), "realign": (RECOVERED_SIGN, RECOVERED)}
     steps = [step for step in known if run.curve(step, "objective/scores")[0]]
     if not steps:
@@ -133,7 +133,7 @@ def alignment(run: Run) -> Figure | None:
         for step in steps:
             sign, colour = known[step]
             axes.plot(*run.curve(step, name), color=colour, label=f"RLHF with {sign}")
-        axes.set(title=title, xlabel="PPO iteration", ylabel=unit)
+        axes.set(title=title, xlabel="step of training (of PPO: rollout)", ylabel=unit)
     row[0].legend(loc="best")
     return figure
 

@@ -14,7 +14,7 @@ SAMPLE_PROMPTS = 5
 
 CAPTIONS = {
     "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained.",
-    "alignment": "PPO with R* (the aligned policy) and with R̂ (the realigned one); each reward in "
+    "alignment": "RLHF with R* (the aligned policy) and with R̂ (the realigned one); each reward in "
     "its own standard deviations over completions of the reference. A curve that ends before the "
     "other was stopped early.",
     "toxicity": "Toxic share of completions of held-out prompts; a fall that R* sees and the "
@@ -232,8 +232,8 @@ def _stands_out(run: Run) -> str:
     table = tables.findings(run)
     if table is None:
         return ""
-    said = [f"{what} ({correlation})" for what, correlation, _ in table.rows[:3]]
-    return f"Beyond what human labels explain, R̂ {', '.join(said)}."
+    said = [f"{what} ({r})" for what, r, _ in table.rows[:3] if r != tables.MISSING]
+    return f"Beyond what human labels explain, R̂ {', '.join(said) or 'goes by nothing else'}."
 
 
 def _markdown(table: Table | None) -> str:

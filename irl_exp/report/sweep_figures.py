@@ -150,11 +150,13 @@ def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered
                 if mean is None:
                     continue
                 colour = RECOVERED if name == recovered else TRUTH
-                axes.scatter(found, [place] * len(found), s=14, color=colour, alpha=0.3, lw=0)
+                # No measure leaves [0, 1], though an interval over two runs may.
+                low, high = max(mean.low, min(0, *found)), min(mean.high, max(1, *found))
+                axes.scatter(found, [place] * len(found), s=14, color=colour, alpha=0.45, lw=0)
                 axes.errorbar(
                     mean.mean,
                     place,
-                    xerr=[[mean.mean - mean.low], [mean.high - mean.mean]],
+                    xerr=[[mean.mean - low], [high - mean.mean]],
                     color=colour,
                     marker="o",
                     markersize=4.5,

@@ -142,18 +142,14 @@ def _yardsticks(run: Run) -> str:
 def findings(run: Run) -> Table | None:
     """What R̂ goes by beyond human labels: the rows that stand out most."""
     table = run.findings
-    if table is None:
+    if table is None or not len(table):
         return None
-    rows = [
-        [
-            _finding(row),
-            number(row["correlation"]),
-            f"{number(row['low'])} to {number(row['high'])}",
-        ]
-        for row in table[table["stands_out"]].head(FINDINGS).to_dict("records")
-    ]
+    rows = []
+    for row in table[table["stands_out"]].head(FINDINGS).to_dict("records"):
+        r, low, high = (number(row[name]) for name in ("correlation", "low", "high"))
+        rows.append([_finding(row), r, f"{low} to {high}"])
     if not rows:
-        return None
+        rows = [["nothing stands out", MISSING, MISSING]]
     note = run.fill(
         "Partial correlations with R̂ within prompts, once what models of human labels make of the "
         "completions is taken out, and of words the length too. {findings/count} of "

@@ -29,9 +29,12 @@ from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.steps.calibration import bootstrap, save_calibrated
+from irl_exp.steps.pretrain import calibration_texts
 from irl_exp.store import Artifact
 
 VERSION = 2
+# Shares of completions below which what is planted will hardly be found.
+RARE = 0.01
 
 
 def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
@@ -39,6 +42,8 @@ def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> A
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
     artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
     _measure(bench, comments, artifact)
+    if isinstance(config, PlantedGroundTruth):
+        _look_for(bench, config, reference)
     return artifact
 
 
@@ -94,6 +99,19 @@ def _fit(
         seed=seed,
         label=label,
     )
+
+
+def _look_for(bench: Bench, config: PlantedGroundTruth, reference: Artifact) -> None:
+    """How often the reference meets what is planted: what it never writes, RLHF cannot find."""
+    prompts, completions = calibration_texts(reference)
+    shares = Terms(**_planted(config)).shares(prompts, completions)
+    bench.tracker.summarize({f"planted/{name}_share": share for name, share in shares.items()})
+    for name, share in shares.items():
+        if share < RARE:
+            bench.tracker.warn(
+                f"planted: {share:.1%} of the reference's completions meet the {name}; RLHF can "
+                "hardly find what is so rare, and recovery cannot show it"
+            )
 
 
 def _planted(config: PlantedGroundTruth) -> dict[str, Any]:

@@ -110,12 +110,18 @@ def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
             f"R* calls {float(first):.0%} of the reference's completions toxic, a second "
             f"classifier {float(second):.0%}: one of them, or both, does not know such texts"
         )
-    optimality = numbers.get(f"policy/{name}/optimality")
-    if name == "aligned" and isinstance(optimality, float) and not optimality > 0:
-        bench.tracker.warn(
-            "the aligned policy is no better than the reference once its KL is paid for "
-            f"(optimality {optimality:.2f}): what is recovered from it says little about R*"
+    optimality = numbers.get("policy/aligned/optimality")
+    if name == "aligned" and isinstance(optimality, float):
+        low, high = (
+            float(numbers.get(f"policy/aligned/optimality{end}", optimality))
+            for end in ("_low", "_high")
         )
+        if not low > 0:
+            bench.tracker.warn(
+                "the aligned policy may be no better than the reference once its KL is paid for "
+                f"(optimality {optimality:.2f} [{low:.2f}, {high:.2f}]): what is recovered from it "
+                "says little about R*"
+            )
 
 
 class _Sight:

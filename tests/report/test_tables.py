@@ -197,4 +197,7 @@ def test_findings_are_told_in_words_and_what_may_be_chance_is_not(run_folder: Pa
     )
     found = pd.read_parquet(run_folder / "findings.parquet")
     found.assign(stands_out=False).to_parquet(run_folder / "findings.parquet")
-    assert tables.findings(Run.read(run_folder)) is None
+    table = tables.findings(Run.read(run_folder))
+    assert table is not None and table.rows == [["nothing stands out", "–", "–"]]
+    page.write(run_folder)
+    assert "R̂ goes by nothing else." in (run_folder / "report.md").read_text()

@@ -155,6 +155,17 @@ def test_a_planted_term_is_in_the_reward_and_nothing_else_is(smoke: Path, lab: L
     torch.testing.assert_close(added, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("word", "met"), [("the", True), ("nowhere-in-a-comment", False)])
+def test_what_the_reference_never_writes_is_said_to_be_out_of_reach(
+    word: str, met: bool, lab: Lab
+) -> None:
+    run = lab.run("ground_truth=planted", f"ground_truth.word={word}", "until=ground_truth")
+    share = summary(run)["planted/word_share"]
+    assert share > 0.05 if met else share == 0
+    said = [w for w in read(run / "status.json").get("warnings", []) if w.startswith("planted:")]
+    assert len(said) == (0 if met else 1)
+
+
 def test_a_random_ground_truth_knows_nothing(lab: Lab) -> None:
     run = lab.run("ground_truth=random", "until=ground_truth")
     assert summary(run)["ground_truth/auc"] == pytest.approx(0.5, abs=0.15)
