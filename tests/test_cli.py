@@ -184,12 +184,12 @@ def test_a_signal_is_no_success(tmp_path: Path, step: str, sent: signal.Signals,
 
 
 def test_what_would_run_is_shown(tmp_path: Path) -> None:
-    command = ["--cfg", "job", "--resolve", "seed=3", "solver=logistic", "rlhf.kl_coef=0.25"]
+    command = ["--cfg", "job", "--resolve", "seed=3", "solver=hinge", "rlhf.kl_coef=0.25"]
     [(status, out, err)] = irl_exp([command], tmp_path)
     assert (status, err) == (0, "")
     config = yaml.safe_load(out)
     assert set(config["seeds"].values()) == {3}
-    assert (config["solver"]["objective"], config["rlhf"]["kl_coef"]) == ("logistic", 0.25)
+    assert (config["solver"]["objective"], config["rlhf"]["kl_coef"]) == ("hinge", 0.25)
     assert config["paths"]["store"] == f"{tmp_path}/store"
     assert list(tmp_path.iterdir()) == []
 
@@ -218,7 +218,7 @@ def test_options_are_completed() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("irl-exp rlhf.kl", ["rlhf.kl_coef="]),
+        ("irl-exp rlhf.kl", ["rlhf.kl_coef=", "rlhf.kl_horizon=", "rlhf.kl_target="]),
         ("irl-exp rlhf=tilted rlhf.", ["rlhf.candidates=", "rlhf.kl_coef=", "rlhf.name="]),
         ("irl-exp +debug=s", ["+debug=smoke"]),
         ("irl-exp -m 'seed=range(0,5)' solver=as", ["solver=asymmetric"]),
@@ -237,7 +237,7 @@ def test_completion_in_bash() -> None:
     script = """
         eval "$(irl-exp -sc install=bash)"
         complete -p irl-exp
-        COMP_LINE="irl-exp rlhf.kl" COMP_POINT=15 COMP_CWORD=1
+        COMP_LINE="irl-exp rlhf.kl_c" COMP_POINT=17 COMP_CWORD=1
         hydra_bash_completion
         echo "${COMPREPLY[@]}"
     """
@@ -276,7 +276,7 @@ def test_equal_studies_have_equal_ids() -> None:
         "seeds.data=0",
     ):
         assert run_id(same) == default, same
-    others = ["seed=1", "seeds.recovery=1", "rlhf.kl_coef=0.4", "solver=logistic", "until=align"]
+    others = ["seed=1", "seeds.recovery=1", "rlhf.kl_coef=0.4", "solver=hinge", "until=align"]
     assert len({default, *(run_id(other) for other in others)}) == 1 + len(others)
 
 

@@ -18,9 +18,10 @@ from irl_exp.models.reward_model import REWARD_FILE, Facts, Normalizer
 from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.modules import training
 from irl_exp.modules.max_margin import MaxMargin
+from irl_exp.modules.training import WORKING_FOLDER
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.ensemble import write_mean_curves
-from irl_exp.solvers.problem import WORKING_FOLDER, Problem
+from irl_exp.solvers.problem import Problem
 from irl_exp.steps.bench import Bench, read_jsonl
 from irl_exp.store import Artifact, Store
 from irl_exp.tracking import Tracker
