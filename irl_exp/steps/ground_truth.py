@@ -151,8 +151,10 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
         bench.tracker.warn(
             f"{count} test comments are longer than R* reads: it sees their end alone"
         )
-    auc, low, high = (numbers[f"ground_truth/auc{end}"] for end in ("", "_low", "_high"))
-    if not low > 0.5:  # type: ignore[operator]
+    auc = numbers["ground_truth/auc"]
+    # Of a single draw there is no interval.
+    low, high = (float(numbers.get(f"ground_truth/auc{end}", auc)) for end in ("_low", "_high"))
+    if not low > 0.5:
         bench.tracker.warn(
             f"R* may tell toxic comments from others no better than chance (AUC {auc:.2f} "
             f"[{low:.2f}, {high:.2f}]): what is recovered is then no one's idea of toxicity"
