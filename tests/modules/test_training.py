@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from irl_exp.config import PPOConfig, TrainerConfig
+from irl_exp.config import PPOConfig, RaftConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.models import language_model, network_reward, trainable
 from irl_exp.modules import training
@@ -20,6 +21,7 @@ from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.language_modeling import LanguageModeling
 from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
 from irl_exp.modules.ppo import PPO
+from irl_exp.modules.raft import Raft
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, fit
 from tests.materials import PLAIN_PPO, save_language_model
 
@@ -171,6 +173,56 @@ def train_policy(
     return weights(ppo)
 
 
+def train_on_demonstrations(
+    source: Path, texts: list[str], trainer: TrainerConfig, folder: Path, kill: int | None
+) -> Tensor:
+    """RAFT, whose validation draws completions, with an early stop that waits for long."""
+    torch.manual_seed(2)
+    config = RaftConfig(
+        name="raft",
+        kl_coef=0.1,
+        candidates=64,
+        k=1,
+        epochs=EPOCHS,
+        patience=EPOCHS,
+        batch_size=4,
+        learning_rate=1e-2,
+        warmup=0.2,
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        validation_prompts=8,
+    )
+    policy, reference = language_model.load(source), language_model.load(source)
+    module = Raft(config, policy, reference, Letters(), 8, torch.Generator().manual_seed(3))
+    kill_at(module, kill)
+    rows = [(text.split()[0], text[len(text.split()[0]) :]) for text in texts[:40]]
+    batches = LengthBatches([len(row[1]) for row in rows], 4, torch.Generator())
+
+    def encode(batch: list[tuple[str, str]]) -> Any:
+        prompts, completions = zip(*batch, strict=True)
+        return (
+            language_model.encode_prompts(policy, prompts, 8),
+            language_model.encode_completions(policy, completions, 8),
+        )
+
+    fit(
+        module,
+        ResumableLoader(rows, batches, encode),
+        trainer,
+        folder,
+        epochs=EPOCHS,
+        max_grad_norm=1.0,
+        validation=DataLoader(
+            [row[0] for row in rows[:8]],  # type: ignore[arg-type]
+            batch_size=8,
+            collate_fn=list,
+            generator=torch.Generator(),
+        ),
+        early_stopping=EarlyStopping(EPOCHS, module.criterion),
+    )
+    return weights(module)
+
+
 Train = Callable[[Path, list[str], TrainerConfig, Path, int | None], Tensor]
 
 
@@ -180,6 +232,7 @@ Train = Callable[[Path, list[str], TrainerConfig, Path, int | None], Tensor]
         # In each epoch: early, in the middle, at its last step; and twice.
         (train_language_model, [[1], [4], [9], [10], [11], [19], [21], [29], [3, 5], [12, 9]]),
         (train_policy, [[1], [3], [5], [2, 2]]),
+        (train_on_demonstrations, [[4], [11], [12, 9]]),
         *(
             (partial(train_reward, parts=parts), [[4], [12, 9]])
             for parts in ("all", "last_layers", "lora", "head")
