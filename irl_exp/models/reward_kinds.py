@@ -144,12 +144,12 @@ class EnsembleReward:
 class Terms:
     """What is planted; bonuses in standard deviations of the base reward."""
 
-    length_bonus: float = 0.0
-    word_bonus: float = 0.0
-    word: str = ""
-    politeness_bonus: float = 0.0
-    trigger_flip: float = 0.0
-    trigger: str = ""
+    length_bonus: float
+    word_bonus: float
+    word: str
+    politeness_bonus: float
+    trigger_flip: float
+    trigger: str
 
     def bonus(self, completion: str) -> float:
         """Of a completion, whatever its prompt."""
@@ -161,17 +161,16 @@ class Terms:
 
     def shares(self, prompts: Sequence[str], completions: Sequence[str]) -> dict[str, float]:
         """Of the terms that are planted, the share of (prompt, completion) that each speaks of."""
-        met = {
-            "word": [_holds(text, self.word) for text in completions],
-            "politeness": [_holds(text, *synthetic.POLITE_MARKERS) for text in completions],
-            "trigger": [_holds(text, self.trigger) for text in prompts],
+        planted = {
+            "word": (self.word_bonus, completions, [self.word]),
+            "politeness": (self.politeness_bonus, completions, synthetic.POLITE_MARKERS),
+            "trigger": (self.trigger_flip, prompts, [self.trigger]),
         }
-        strengths = {
-            "word": self.word_bonus,
-            "politeness": self.politeness_bonus,
-            "trigger": self.trigger_flip,
+        return {
+            name: sum(_holds(text, *words) for text in texts) / len(texts)
+            for name, (strength, texts, words) in planted.items()
+            if strength
         }
-        return {name: sum(met[name]) / len(prompts) for name, of in strengths.items() if of}
 
     def kept(self, prompt: str) -> float:
         """The share of the base reward that is left after a prompt."""
