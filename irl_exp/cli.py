@@ -258,6 +258,7 @@ def require_sources(config: Config) -> None:
     for step, group in (
         ("pretrain", config.model),
         ("ground_truth", innermost(config.ground_truth)),
+        ("align", config.evaluation.second),
     ):
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
         if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):

@@ -398,7 +398,18 @@ class EvaluationConfig:
     interpret_texts: int
     identify_pairs: int
     identify_prior_scale: float
+    second_classifier: str | None
+    second_revision: str | None
+    second_toxic_label: str
     controls: dict[str, SolverConfig]
+
+    @property
+    def second(self) -> ClassifierGroundTruth | None:
+        """The classifier that judges besides R*, described as R* would be; None: words do."""
+        if self.second_classifier is None:
+            return None
+        where = (self.second_classifier, self.second_revision)
+        return ClassifierGroundTruth("classifier", *where, self.second_toxic_label)
 
 
 # --- the rest ---------------------------------------------------------------------------------

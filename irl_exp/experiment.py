@@ -7,7 +7,7 @@ from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
 from irl_exp.steps.demonstrate import demonstrate, require_prompts
 from irl_exp.steps.evaluate import evaluate
-from irl_exp.steps.ground_truth import fit_ground_truth, fit_twin
+from irl_exp.steps.ground_truth import fit_ground_truth, fit_twin, second_classifier
 from irl_exp.steps.identify import identify
 from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
@@ -32,10 +32,11 @@ def study(bench: Bench) -> None:
     bench.finish("pretrain")
     truth = fit_ground_truth(bench, comments, reference)
     bench.finish("ground_truth")
+    judges = (truth, second_classifier(bench, comments, reference))
     aligned = align(bench, comments, reference, truth)
     # Before inverting: is the expert aligned at all?
-    before = observe(bench, "reference", reference, comments, reference, truth)
-    after = observe(bench, "aligned", aligned, comments, reference, truth, baseline=before)
+    before = observe(bench, "reference", reference, comments, reference, *judges)
+    after = observe(bench, "aligned", aligned, comments, reference, *judges, baseline=before)
     bench.finish("align")
     pairs = demonstrate(bench, comments, aligned, reference)
     bench.finish("demonstrate")
@@ -60,5 +61,5 @@ def study(bench: Bench) -> None:
     bench.finish("interpret")
     realigned = align(bench, comments, reference, recovered, label="realign")
     bench.finish("realign")
-    judged = {"baseline": before, "recovered": recovered}
-    observe(bench, "realigned", realigned, comments, reference, truth, **judged)
+    judged = {"baseline": before, "aligned": after, "recovered": recovered}
+    observe(bench, "realigned", realigned, comments, reference, *judges, **judged)

@@ -95,6 +95,7 @@ def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
 def inputs(config: DictConfig) -> dict[str, str]:
     """Digests of the user's own files and folders; the run's id knows their names alone."""
     paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
+    paths["evaluation.second_classifier"] = config.evaluation.second_classifier
     solvers = {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
     solvers["solver"] = config.solver
     paths |= {f"{where}.file": solver.get("file") for where, solver in solvers.items()}

@@ -9,6 +9,7 @@ from irl_exp.config import (
     STEPS,
     BayesianSolver,
     BestOfNConfig,
+    ClassifierGroundTruth,
     ClosedFormGroundTruth,
     Config,
     EnsembleSolver,
@@ -69,6 +70,7 @@ def validate(config: Config) -> None:
         _model,
         _dataset,
         _ground_truth,
+        _second_classifier,
         _rlhf,
         _demonstrations,
         _solver,
@@ -224,6 +226,15 @@ def _ground_truths(config: Config) -> dict[str, GroundTruthConfig]:
         where, each = f"{where}.base", each.base
         found[where] = each
     return found
+
+
+def _second_classifier(config: Config) -> None:
+    second, truth = config.evaluation.second, innermost(config.ground_truth)
+    if second and isinstance(truth, ClassifierGroundTruth):
+        _require(
+            second.path != truth.path,
+            f"evaluation.second_classifier={second.path}: that is R*; expected another",
+        )
 
 
 def _rlhf(config: Config) -> None:

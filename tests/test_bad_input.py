@@ -25,6 +25,7 @@ SMALL = (
 FILE = "until=curate dataset=file dataset.path="
 MODEL = "until=pretrain dataset.size=400 model=checkpoint model.epochs=0 model.path="
 CLASSIFIER = "until=ground_truth dataset.size=400 model.epochs=1 ground_truth=classifier "
+SECOND = "until=align dataset.size=400 model.epochs=1 evaluation.second_classifier="
 PLUGIN = "dataset.size=400 model.epochs=1 solver=plugin solver.file="
 NO_SOLVER = "expected a Python file that defines solve(problem)"
 # What was typed -> how the line begins, after "irl-exp: ".
@@ -149,7 +150,7 @@ TABLE = {
         "LanguageModeling: training diverged to weights that are not finite; expected a smaller "
     ),
     CLASSIFIER + "ground_truth.path=classifier ground_truth.toxic_label=bad": (
-        "ground_truth.toxic_label=bad: classifier has the labels neutral, toxic; expected one of "
+        "toxic_label=bad: classifier has the labels neutral, toxic; expected one of them"
     ),
     CLASSIFIER + "ground_truth.path=model": (
         "model: expected a text classifier with its tokenizer: it lacks 1 of its weights, as "
@@ -157,6 +158,22 @@ TABLE = {
     CLASSIFIER + "ground_truth.path=nan-classifier": "the reward nan-classifier gave ",
     CLASSIFIER + "ground_truth.path=constant-classifier": (
         "the reward is constant on the reference's completions: nothing to optimize"
+    ),
+    SECOND + "./nowhere": "./nowhere: no such folder, and no hub id; expected one of them",
+    SECOND + "classifier evaluation.second_revision=main": (
+        "classifier: a folder has no revision main; expected null"
+    ),
+    SECOND + "classifier evaluation.second_toxic_label=bad": (
+        "toxic_label=bad: classifier has the labels neutral, toxic; expected one of them"
+    ),
+    SECOND + "pickle": (
+        "pickle: expected a text classifier with its tokenizer: its pickled weights are damaged or "
+    ),
+    SECOND + "model": (
+        "model: expected a text classifier with its tokenizer: it lacks 1 of its weights, as "
+    ),
+    SECOND + "classifier ground_truth=classifier ground_truth.path=classifier": (
+        "evaluation.second_classifier=classifier: that is R*; expected another"
     ),
     # Solvers of one's own.
     "solver=plugin": "solver.file: a value is required",

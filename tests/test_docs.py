@@ -22,6 +22,7 @@ PLACEHOLDERS = {
     "P": "(?:reference|aligned|realigned)",
     "C": "[a-z_]+",
     "S": "(?:train|validation|calibration|test)",
+    "M": "(?:toxicity_rate|toxicity_rate_second|mean_reward|length)",
     "F": "(?:length|ended|repetition|likelihood)",
     "STEP": "(?!total)[a-z_]+",
 }
@@ -75,7 +76,7 @@ def curve_rows() -> list[tuple[str, str]]:
 
 def pattern(name: str) -> str:
     """`policy/P/kl` -> a regular expression of the names that this stands for."""
-    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S|F)(?![A-Za-z])", name.strip("`"))
+    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S|F|M)(?![A-Za-z])", name.strip("`"))
     return "".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts)
 
 

@@ -244,6 +244,9 @@ def studies(store: Path) -> dict[str, Config]:
             interpret_texts=24,
             identify_pairs=20,
             identify_prior_scale=1.0,
+            second_classifier=None,
+            second_revision=None,
+            second_toxic_label="toxic",
             controls={
                 "log_ratio": SolverConfig("log_ratio"),
                 "length": SolverConfig("length"),

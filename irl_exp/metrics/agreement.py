@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, special, stats
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -75,6 +75,42 @@ def fit_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
     low, high = distinct[cut], distinct[cut + 1]
     middle = low + (high - low) / 2
     return float(middle if middle > low else high)  # no float lies between two adjacent ones
+
+
+def fit_probability(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
+    """Scores as probabilities: (a, b) with P(toxic | score) = 1 / (1 + exp(a * score - b)).
+
+    Platt 1999 (Probabilistic outputs for support vector machines): logistic regression on the score
+    alone. Its targets are not 1 and 0 but (toxic + 1) / (toxic + 2) and 1 / (clean + 2), by the
+    numbers of either class, so that a and b are finite where the score parts the classes. Fit it on
+    the calibration split; its probabilities are those of texts of which as many are toxic as there.
+
+    Args:
+        scores: rewards [n].
+        labels: 1 = toxic, 0 = not [n].
+
+    Returns:
+        (a, b); a is positive where toxic texts score lower, and 0 for a constant score.
+
+    Raises:
+        ValueError: if the labels hold one class only, besides bad arrays.
+    """
+    values, toxic = _labelled(scores, labels)
+    _require_both_classes(toxic)
+    high, low = (toxic.sum() + 1) / (toxic.sum() + 2), 1 / (np.sum(~toxic) + 2)
+    targets = np.where(toxic, high, low)
+    if np.ptp(values) == 0:
+        return 0.0, float(special.logit(targets.mean()))
+    middle, scale = values.mean(), values.std()
+    design = np.stack([-(values - middle) / scale, np.ones(values.size)], axis=1)
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = design @ weights
+        slope = design.T @ (special.expit(logits) - targets) / targets.size
+        return float(np.mean(np.logaddexp(0, logits) - targets * logits)), slope
+
+    a, b = optimize.minimize(loss, np.zeros(2), jac=True, options={"gtol": 1e-8}).x
+    return float(a / scale), float(b + a * middle / scale)
 
 
 def accuracy(scores: ArrayLike, labels: ArrayLike, threshold: float) -> float:

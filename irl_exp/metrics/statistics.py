@@ -1,9 +1,9 @@
-"""How sure a number is: intervals over prompts within one run, and over seeds across runs."""
+"""How sure a number is: intervals and tests over prompts within one run, intervals over seeds."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 
@@ -101,3 +101,62 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     quantile = float(stats.t.ppf((1 + level) / 2, df=array.size - 1))
     half_width = quantile * float(array.std(ddof=1)) / array.size**0.5
     return mean, mean - half_width, mean + half_width
+
+
+def sign_flip_p(differences: ArrayLike, *, draws: int = 9999, rng: np.random.Generator) -> float:
+    """Two-sided p-value of the mean of paired differences, by flipping their signs.
+
+    If both of a pair come from one distribution, which is less which is a toss-up, whatever that
+    distribution is: p is the share of all choices of signs whose mean is as far from 0 as the
+    observed one (Edgington & Onghena 2007, Randomization Tests, 4th ed.). Every choice is tried
+    where they are no more than `draws` + 1; else p = (b + 1) / (draws + 1), where b of `draws`
+    random ones are as far, which is never 0 and never too small on average (Phipson & Smyth 2010,
+    Permutation p-values should never be zero).
+
+    Args:
+        differences: [n], one for each independent unit, such as a prompt.
+        draws: random choices of signs.
+        rng: source of these.
+
+    Returns:
+        A number in (0, 1]; 1 where all differences are 0.
+
+    Raises:
+        ValueError: for no differences, a NaN or infinite one, or draws < 1.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or draws < 1:
+        raise ValueError(
+            f"expected draws >= 1 and finite differences [n], got {draws}, shape {values.shape}"
+        )
+    moving = values[values != 0]  # a difference of 0 has no sign to flip
+    # Sums that are equal but for the order of their terms are equal.
+    bar = abs(moving.sum()) - 1e-9 * np.abs(moving).sum()
+    if 2**moving.size <= draws + 1:
+        choices = np.arange(2**moving.size)[:, None] >> np.arange(moving.size) & 1
+        return float(np.mean(np.abs((1 - 2 * choices) @ moving) >= bar))
+    as_far = sum(
+        abs(float(np.dot(1 - 2 * rng.integers(2, size=moving.size), moving))) >= bar
+        for _ in range(draws)
+    )
+    return float((as_far + 1) / (draws + 1))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p-values [m] of m questions asked together, adjusted: float64 [m], in their order.
+
+    Holm 1979 (A simple sequentially rejective multiple test procedure): of those sorted from the
+    smallest, p_(i) times m - i + 1, never less than the one before, at most 1. Calling all that are
+    below alpha real is wrong about any of them with a probability of at most alpha.
+
+    Raises:
+        ValueError: for a value outside of [0, 1].
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(f"p_values: expected numbers from 0 to 1, got {values}")
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(values.size)
+    left = np.arange(values.size, 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * left), 1)
+    return adjusted

@@ -155,8 +155,7 @@ def from_classifier(folder: Path, toxic_label: str, batch_size: int) -> NetworkR
     if toxic_label.lower() not in labels:
         known = ", ".join(map(str, names.values()))
         raise InputError(
-            f"ground_truth.toxic_label={toxic_label}: {folder} has the labels {known}; "
-            "expected one of them"
+            f"toxic_label={toxic_label}: {folder} has the labels {known}; expected one of them"
         )
     toxic = labels[toxic_label.lower()]
     weights = torch.zeros(len(labels))

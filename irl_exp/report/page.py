@@ -65,7 +65,7 @@ def write(folder: Path) -> Path:
         _head(run),
         _warnings(run),
         _section("What this run found", _found(run)),
-        _section("Policies", _markdown(tables.policies(run, intervals=True))),
+        _section("Policies", _policies(run)),
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
         _section("What the demonstrations decide", _markdown(tables.identified(run))),
         _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
@@ -234,6 +234,11 @@ def _stands_out(run: Run) -> str:
         return ""
     said = [f"{what} ({r})" for what, r, _ in table.rows[:3] if r != tables.MISSING]
     return f"Beyond what human labels explain, R̂ {', '.join(said) or 'goes by nothing else'}."
+
+
+def _policies(run: Run) -> str:
+    both = (tables.policies(run, intervals=True), tables.differences(run))
+    return "\n\n".join(filter(None, map(_markdown, both)))
 
 
 def _markdown(table: Table | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table as TerminalTable
 
+from irl_exp.metrics.statistics import holm
 from irl_exp.report.run import Run, number
 
 POLICIES = ("reference", "aligned", "realigned")
@@ -17,12 +18,22 @@ POLICIES = ("reference", "aligned", "realigned")
 POLICY_MEASURES = {
     "toxicity_rate": "toxicity rate, by R*",
     "toxicity_rate_second": "toxicity rate, by a second classifier",
+    "expected_max_toxicity": "expected max. toxicity, by R*",
+    "expected_max_toxicity_second": "expected max. toxicity, by the second",
+    "toxicity_probability": "toxicity probability, by R*",
+    "toxicity_probability_second": "toxicity probability, by the second",
     "mean_reward": "R*, in sd of reference completions",
     "kl": "KL from the reference, nats",
     "optimality": "optimality (1: the KL-optimal policy)",
     "perplexity": "perplexity of held-out comments",
     "length": "length, tokens",
     "distinct_2": "distinct bigrams / bigrams",
+}
+# What a policy does less what another does: ends of names in the summary.
+COMPARISONS = {
+    "aligned − reference": "policy/aligned/{}_change",
+    "realigned − reference": "policy/realigned/{}_change",
+    "realigned − aligned": "policy/realigned/{}_change_from_aligned",
 }
 # Identified numbers first.
 RECOVERY_MEASURES = {
@@ -106,6 +117,32 @@ def policies(run: Run, *, intervals: bool) -> Table | None:
         ["policy", *seen],
         rows,
         " ".join(filter(None, [optimality, run.brackets if intervals else ""])),
+    )
+
+
+def differences(run: Run) -> Table | None:
+    """A row for each measure that was compared between two policies, on the same prompts."""
+    rows, p_values = [], []
+    for policies_compared, name in COMPARISONS.items():
+        for measure, label in POLICY_MEASURES.items():
+            change = name.format(measure)
+            if f"{change}_p" in run.summary:
+                rows.append([policies_compared, label, run.text(change)])
+                p_values.append(float(run.summary[f"{change}_p"]))
+    if not rows:
+        return None
+    for row, *both in zip(rows, p_values, holm(p_values), strict=True):
+        row += [f"{p:.1g}" if p < 0.001 else number(float(p)) for p in both]
+    note = run.fill(
+        "Differences of means over {policy/aligned/prompts} test prompts, which all policies "
+        "answered. p: that both policies write alike after each prompt (two-sided, by flipping "
+        "the signs of the prompts' differences)."
+    )
+    holms = f"Last column: Holm's correction for the {len(rows)} rows of this table."
+    return Table(
+        ["differences", "of", "change", "p", "p, Holm"],
+        rows,
+        " ".join(filter(None, [note, holms, run.brackets])),
     )
 
 

@@ -22,7 +22,7 @@ from irl_exp.models.reward_model import Facts, Reward
 from irl_exp.models.saved_rewards import load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
-from irl_exp.steps.observe import SAMPLES_FILE, write_samples
+from irl_exp.steps.observe import OF_SECOND, SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
@@ -73,8 +73,9 @@ def evaluate(
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
-    for of_other_steps in ("interpret_texts", "identify_pairs", "identify_prior_scale"):
-        del evaluation[of_other_steps]
+    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
+    for unused in (*OF_SECOND, *of_other_steps):
+        del evaluation[unused]
     artifact = bench.do(
         "evaluate",
         VERSION,

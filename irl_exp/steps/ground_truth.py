@@ -64,6 +64,14 @@ def fit_twin(
     return twin, _fit(bench, innermost(config), comments, reference, seed, "label_model")
 
 
+def second_classifier(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact | None:
+    """A text classifier that judges beside R*, by the recipe of R* as one; None: words will."""
+    config, seed = bench.config.evaluation.second, bench.config.seeds.policy
+    if config is None:
+        return None
+    return _fit(bench, config, comments, reference, seed, "second_classifier")
+
+
 def _fit(
     bench: Bench,
     config: GroundTruthConfig,

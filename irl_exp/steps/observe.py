@@ -6,26 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
-from irl_exp.metrics import agreement, behavior
+from irl_exp.metrics import behavior
+from irl_exp.metrics.statistics import sign_flip_p
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
 from irl_exp.models.reward_model import Facts
 from irl_exp.models.saved_rewards import load_reward
-from irl_exp.models.word_classifier import WordClassifier
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
+from irl_exp.steps.judges import Judge, saved_judge, word_judge
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 3
+VERSION = 4
 # Between two classifiers' shares of toxic completions: more is worth a warning.
 DISAGREEMENT = 0.25
 SAMPLES_FILE = "samples.jsonl"
 REFERENCE_FILE = "reference_rewards.npy"
+PROMPTS_FILE = "prompts.parquet"
+# Keys of the second classifier, which is an input.
+OF_SECOND = ("second_classifier", "second_revision", "second_toxic_label")
+# What is compared between policies, prompt by prompt.
+COMPARED = ("toxicity_rate", "toxicity_rate_second", "mean_reward", "length")
 
 
 def observe(
@@ -35,32 +43,40 @@ def observe(
     comments: Artifact,
     reference: Artifact,
     truth: Artifact,
+    second: Artifact | None,
     baseline: Artifact | None = None,
+    aligned: Artifact | None = None,
     recovered: Artifact | None = None,
 ) -> Artifact:
-    """Artifact: the numbers policy/NAME/..., and samples.
+    """Artifact: the numbers policy/NAME/..., samples, and `prompts.parquet`, means by prompt.
 
-    `baseline` is the observation of the reference policy, whose rewards say what could be reached;
-    None when the reference itself is observed. `recovered` is R̂ where it is known already: it
-    scores the samples too (evaluate does it for those that come before).
+    `second` is the classifier that judges beside R*, None for words. `baseline` is the observation
+    of the reference policy, whose rewards say what could be reached; None when the reference itself
+    is observed. `aligned` is that of the aligned policy, if it is to be compared with. `recovered`
+    is R̂ where it is known already: it scores the samples too (evaluate does it for those that come
+    before).
     """
     config, seed = bench.config.evaluation, bench.config.seeds.policy
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        sight = _Sight(bench, table, policy, reference, truth, seed, name)
-        numbers, records = sight.behavior()
+        sight = _Sight(bench, table, policy, reference, truth, second, seed, name)
+        numbers, records, means = sight.behavior()
+        means.to_parquet(folder / PROMPTS_FILE, index=False)
         numbers["perplexity"] = sight.perplexity()
         if baseline is None:
             np.save(folder / REFERENCE_FILE, sight.reference_rewards())
         else:
             numbers |= sight.optimality(np.load(baseline.path / REFERENCE_FILE))
+            numbers |= _changes(config, means, baseline, "change")
+        if aligned is not None:
+            numbers |= _changes(config, means, aligned, "change_from_aligned")
         write_summary(folder, numbers)
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
     of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
-    for unused in ("controls", "threshold", "labels", "name", *of_other_steps):
+    for unused in ("controls", "threshold", "labels", "name", *OF_SECOND, *of_other_steps):
         del facts[unused]
     artifact = bench.do(
         "observe",
@@ -77,7 +93,9 @@ def observe(
             "comments": comments,
             "reference": reference,
             "truth": truth,
+            "second": second,
             "baseline": baseline,
+            "aligned": aligned,
             "recovered": recovered,
         },
         seed=seed,
@@ -100,6 +118,20 @@ def write_samples(
         records = [r | {"recovered": s} for r, s in zip(records, scores, strict=True)]
     with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _changes(
+    config: EvaluationConfig, means: pd.DataFrame, other: Artifact, suffix: str
+) -> dict[str, Value]:
+    """What a policy does less what another does, on average over the prompts of both."""
+    before = pd.read_parquet(other.path / PROMPTS_FILE)
+    assert before["prompt"].equals(means["prompt"])
+    numbers: dict[str, Value] = {}
+    for measure in COMPARED:
+        name, differences = f"{measure}_{suffix}", (means[measure] - before[measure]).to_numpy()
+        numbers |= bootstrap(config, {name: np.mean}, None, differences)
+        numbers[f"{name}_p"] = sign_flip_p(differences, rng=np.random.default_rng(0))
+    return numbers
 
 
 def _warn(bench: Bench, name: str, numbers: dict[str, Value]) -> None:
@@ -134,6 +166,7 @@ class _Sight:
         policy: Artifact,
         reference: Artifact,
         truth: Artifact,
+        second: Artifact | None,
         seed: int,
         name: str,
     ) -> None:
@@ -149,27 +182,28 @@ class _Sight:
         self.measure_from = (
             None if itself else generation.load_network(reference.path, bench.device)
         )
-        self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
-        self.facts = Facts.load(truth.path)
+        self.truth = saved_judge(bench, truth, comments)
+        self.second = saved_judge(bench, second, comments) if second else word_judge(comments)
+        self.normalizer = Facts.load(truth.path).normalizer
         self.prompts = comments.split("test").prompts
         self.generator = bench.generator(seed, f"observe {name}")
 
     def draw(self, prompts: int, k: int) -> tuple[Samples, NDArray[np.float64]]:
         """k completions of the first test prompts, and their raw R*: [n, k]."""
         samples = self.policy.sample(self.prompts[:prompts], k, self.generator, self.measure_from)
-        scores = self.truth.score(*samples.flat()).view(-1, k)
-        return samples, scores.numpy().astype(np.float64)
+        return samples, self.truth.score(*samples.flat()).reshape(-1, k)
 
     def normalize(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (scores - self.facts.normalizer.mean) / self.facts.normalizer.std
+        return (scores - self.normalizer.mean) / self.normalizer.std
 
-    def behavior(self) -> tuple[dict[str, Value], list[dict[str, Any]]]:
+    def behavior(self) -> tuple[dict[str, Value], list[dict[str, Any]], pd.DataFrame]:
+        """Numbers, a sample of each prompt, and the mean of each column by prompt."""
         samples, scores = self.draw(self.config.prompts, self.config.k)
-        assert self.facts.threshold is not None
+        second = self.second.score(*samples.flat()).reshape(scores.shape)
         kl = np.zeros(scores.shape) if samples.kl is None else samples.kl.numpy().astype(np.float64)
         columns = {
-            "toxicity_rate": scores < self.facts.threshold,
-            "toxicity_rate_second": self.second_opinion(samples),
+            "toxicity_rate": self.truth.calls_toxic(scores),
+            "toxicity_rate_second": self.second.calls_toxic(second),
             "mean_reward": self.normalize(scores),
             "kl": kl,
             "length": samples.lengths.numpy(),
@@ -177,9 +211,10 @@ class _Sight:
         numbers: dict[str, Value] = {}
         for name, values in columns.items():
             numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
+        numbers |= self.worst(self.truth, scores) | self.worst(self.second, second, "_second")
         _, completions = samples.flat()
         numbers["distinct_2"] = behavior.distinct_n(completions, 2)
-        numbers["samples"] = scores.size
+        numbers |= {"prompts": len(scores), "samples": scores.size}
         if samples.effective_size is not None:
             numbers["effective_sample_size"] = float(samples.effective_size.mean())
             numbers["kl_cap"] = float(np.log(self.bench.config.rlhf.candidates))  # type: ignore[attr-defined]
@@ -195,15 +230,17 @@ class _Sight:
                 samples.prompts, samples.completions, scores, kl, strict=True
             )
         ]
-        return numbers, records
+        means = {name: values.mean(axis=1) for name, values in columns.items()}
+        return numbers, records, pd.DataFrame({"prompt": samples.prompts, **means})
 
-    def second_opinion(self, samples: Samples) -> NDArray[np.bool_]:
-        """Toxic by another kind of classifier: TF-IDF, logistic regression, human labels."""
-        train, calibration = self.comments.split("train"), self.comments.split("calibration")
-        classifier = WordClassifier.fit(train.texts, train.labels)
-        threshold = agreement.fit_threshold(classifier.score(calibration.texts), calibration.labels)
-        texts = [p + c for p, c in zip(*samples.flat(), strict=True)]
-        return (classifier.score(texts) < threshold).reshape(len(samples.prompts), -1)
+    def worst(self, judge: Judge, scores: NDArray[np.float64], which: str = "") -> dict[str, float]:
+        """RealToxicityPrompts' measures of scores [n, k]: what of a prompt's k is the worst."""
+        shares = {f"toxicity_probability{which}": behavior.toxicity_probability}
+        maxima = {f"expected_max_toxicity{which}": behavior.expected_max_toxicity}
+        return {
+            **bootstrap(self.config, maxima, None, judge.probability(scores)),
+            **bootstrap(self.config, shares, None, judge.calls_toxic(scores)),
+        }
 
     @torch.no_grad()
     def perplexity(self) -> Value:

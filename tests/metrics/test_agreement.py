@@ -6,12 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 
 from irl_exp.metrics.agreement import (
     accuracy,
     accuracy_at_zero,
     auc,
     f1,
+    fit_probability,
     fit_threshold,
     kendall,
     pair_accuracy,
@@ -37,6 +39,34 @@ def test_auc_is_that_of_scikit_learn_with_the_sign_of_toxicity(ties: bool) -> No
     scores = rng.normal(size=500) - labels
     scores = np.round(scores) if ties else scores
     assert auc(scores, labels) == pytest.approx(metrics.roc_auc_score(labels, -scores), abs=1e-12)
+
+
+def test_fit_probability_by_hand() -> None:
+    # Two scores only, so that the fit is exact: at each, the mean of the smoothed targets, which
+    # for 4 toxic and 6 other texts are 5/6 and 1/8. At -1 stand 3 toxic and 1 other, at 3 the rest.
+    scores, labels = [-1] * 4 + [3] * 6, [1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
+    a, b = fit_probability(scores, labels)
+    found = 1 / (1 + np.exp(a * np.array([-1, 3]) - b))
+    assert found == pytest.approx([(3 * 5 / 6 + 1 / 8) / 4, (5 / 6 + 5 / 8) / 6], abs=1e-6)
+
+
+def test_fit_probability_of_many_texts_is_logistic_regression() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(5, 20, 20_000)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(0.2 * scores - 0.7))).astype(int)
+    fitted = LogisticRegression(C=1e9).fit(-scores[:, None], labels)
+    a, b = fit_probability(scores, labels)
+    assert (a, b) == pytest.approx((fitted.coef_[0, 0], fitted.intercept_[0]), rel=0.01)
+    assert (a, b) == pytest.approx((0.2, 0.7), abs=0.06)
+
+
+def test_probabilities_are_finite_where_classes_part_and_equal_where_nothing_varies() -> None:
+    a, b = fit_probability([0, 1, 2, 5], [1, 1, 0, 0])
+    toxic, clean = 1 / (1 + np.exp(a * np.array([0.5, 3.5]) - b))
+    assert 0.6 < toxic < 1 and 0 < clean < 0.4
+    # One toxic text of four: the targets are 2/3 and three times 1/5.
+    a, b = fit_probability([7, 7, 7, 7], [1, 0, 0, 0])
+    assert a == 0 and 1 / (1 + np.exp(-b)) == pytest.approx((2 / 3 + 3 / 5) / 4)
 
 
 def test_fit_threshold_by_hand() -> None:

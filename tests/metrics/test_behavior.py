@@ -8,10 +8,12 @@ import pytest
 from irl_exp.metrics.behavior import (
     distinct_n,
     effective_sample_size,
+    expected_max_toxicity,
     optimal_return,
     optimality,
     tilted_kl,
     tilted_weights,
+    toxicity_probability,
 )
 
 
@@ -23,6 +25,18 @@ def test_distinct_n_by_hand() -> None:
     assert distinct_n(texts, n=4) == 1
     assert distinct_n(["one", ""]) == 0
     assert distinct_n([]) == 0
+
+
+def test_the_worst_completion_of_each_prompt_counts() -> None:
+    probabilities = [[0.1, 0.9, 0.2], [0.3, 0.3, 0.4]]
+    assert expected_max_toxicity(probabilities) == pytest.approx((0.9 + 0.4) / 2)
+    # Of one completion each, the mean; more of them never make it less.
+    assert expected_max_toxicity([[0.1], [0.3]]) == pytest.approx(0.2)
+
+
+def test_one_toxic_completion_makes_a_toxic_prompt() -> None:
+    toxic = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    assert toxicity_probability(toxic) == 2 / 4 > toxic.mean()
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -143,6 +157,9 @@ def test_optimality_is_nan_where_nothing_can_be_gained() -> None:
     ("call", "message"),
     [
         (lambda: distinct_n(["a"], n=0), "n: expected at least 1"),
+        (lambda: expected_max_toxicity([0.5, 1]), "probabilities: expected"),
+        (lambda: expected_max_toxicity([[np.nan]]), "probabilities: got nan"),
+        (lambda: toxicity_probability(np.zeros((0, 4))), "toxic: expected"),
         (lambda: effective_sample_size([[0, np.nan]]), "log_weights: row 0"),
         (lambda: effective_sample_size([[0.0, 1.0], [-np.inf, -np.inf]]), "log_weights: row 1"),
         (lambda: effective_sample_size([0, 1]), "log_weights: expected"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irl_exp.metrics.agreement import auc, pair_accuracy, pair_counts, pooled_share
-from irl_exp.metrics.statistics import cluster_bootstrap, mean_interval
+from irl_exp.metrics.statistics import cluster_bootstrap, holm, mean_interval, sign_flip_p
 
 
 def test_coverage_with_correlated_rows_needs_the_clusters() -> None:
@@ -140,3 +140,64 @@ def test_bootstrap_names_bad_arguments(
 def test_mean_interval_names_bad_arguments(values: list[float], level: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mean_interval(values, level)
+
+
+def flipped(differences: Any, **keywords: Any) -> float:
+    return sign_flip_p(differences, **keywords, rng=np.random.default_rng(0))
+
+
+def test_sign_flips_by_hand() -> None:
+    # Of eight choices of signs of 1, 2, 3 only the two of one sign throughout sum to 6 or -6.
+    assert flipped([1, 2, 3]) == 2 / 8 == flipped([-1, -2, -3])
+    # 3 - 1 - 2 = 0 is beaten by none of them; a difference of 0 has no sign.
+    assert flipped([3, -1, -2]) == 1
+    assert flipped([1, 0, 2, 0, 3]) == 2 / 8
+    # 1 + 2 - 0.5 = 2.5: as far are 3.5 and 2.5 of either sign.
+    assert flipped([1, 2, -0.5]) == 4 / 8
+    assert flipped([0.1]) == flipped([0, 0]) == 1
+
+
+def test_equal_sums_are_equal_whatever_the_order_of_their_terms() -> None:
+    # 0.1 + 0.2 + 0.3 and its like are apart by rounding alone: the exact p is that of 1, 2, 3.
+    assert flipped([0.1, 0.2, 0.3]) == 2 / 8
+    # All of 13 steps: as far are both ends.
+    assert flipped([0.1] * 13) == 2 / 2**13
+
+
+def test_random_sign_flips_come_near_all_of_them_and_are_never_0() -> None:
+    differences = np.random.default_rng(1).normal(0.2, 1, 13)
+    exact, drawn = flipped(differences), flipped(differences, draws=8000)
+    assert 0.02 < exact < 0.6 and exact != drawn == pytest.approx(exact, abs=0.02)
+    assert flipped(np.ones(60), draws=99) == 1 / 100
+
+
+def test_sign_flips_reject_as_often_as_they_say_and_see_a_difference() -> None:
+    rng = np.random.default_rng(2)
+    skewed = rng.exponential(size=(300, 2, 30))  # both of a pair from one skewed distribution
+    p = np.array([flipped(a - b, draws=99) for a, b in skewed])
+    assert 0.02 < np.mean(p <= 0.05) < 0.09 and 0.4 < np.mean(p <= 0.5) < 0.6
+    p = np.array([flipped(a + 0.8 - b, draws=99) for a, b in skewed[:100]])
+    assert np.mean(p <= 0.05) > 0.7
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, and 0.04 raised to 0.06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
+    assert holm([]).size == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: flipped([]),
+        lambda: flipped([[1.0]]),
+        lambda: flipped([np.nan]),
+        lambda: flipped([1.0], draws=0),
+        lambda: holm([0.5, 1.5]),
+        lambda: holm([np.nan]),
+    ],
+)
+def test_tests_name_bad_arguments(call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        call()

@@ -290,7 +290,7 @@ def test_an_absent_label_is_refused_with_the_labels_there_are(
     folder = classifier(["hate", "offensive", "neither"], None)
     with pytest.raises(InputError) as caught:
         from_classifier(folder, "toxic", 8)
-    assert "ground_truth.toxic_label=toxic" in str(caught.value)
+    assert "toxic_label=toxic" in str(caught.value)
     assert "hate, offensive, neither" in str(caught.value)
 
 

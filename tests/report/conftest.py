@@ -36,6 +36,12 @@ INTERVALS = {
     "policy/realigned/kl": (3.77, 0.14),
     "policy/realigned/length": (11.8, 0.27),
     "policy/realigned/optimality": (0.653, 0.042),
+    **{
+        f"policy/{policy}/{measure}{which}": (value, 0.02)
+        for policy, value in (("reference", 0.891), ("aligned", 0.173), ("realigned", 0.262))
+        for measure in ("expected_max_toxicity", "toxicity_probability")
+        for which in ("", "_second")
+    },
     "recovery/pair_accuracy": (0.842, 0.009),
     "recovery/starc": (0.312, 0.012),
     "recovery/starc_floor": (0.147, 0.008),
@@ -62,7 +68,31 @@ INTERVALS = {
     **{f"shortcut/{factor}_given_truth": (0.12, 0.05) for factor in FACTORS},
     **{f"shortcut/truth_given_{factor}": (0.68, 0.03) for factor in FACTORS},
 }
+# What differs between policies -> (mean, half the width of its interval), and p.
+CHANGES = {
+    f"policy/{change}": (value, half)
+    for change, value, half in (
+        ("aligned/toxicity_rate_change", -0.451, 0.02),
+        ("aligned/toxicity_rate_second_change", -0.336, 0.021),
+        ("aligned/mean_reward_change", 1.142, 0.05),
+        ("aligned/length_change", -2.1, 0.4),
+        ("realigned/toxicity_rate_change", -0.408, 0.021),
+        ("realigned/toxicity_rate_second_change", -0.31, 0.022),
+        ("realigned/mean_reward_change", 0.993, 0.05),
+        ("realigned/length_change", -2.4, 0.41),
+        ("realigned/toxicity_rate_change_from_aligned", 0.043, 0.015),
+        ("realigned/toxicity_rate_second_change_from_aligned", 0.026, 0.018),
+        ("realigned/mean_reward_change_from_aligned", -0.149, 0.04),
+        ("realigned/length_change_from_aligned", -0.3, 0.35),
+    )
+}
+P_VALUES = {f"{name}_p": 1e-4 for name in CHANGES} | {
+    "policy/realigned/toxicity_rate_second_change_from_aligned_p": 0.0123,
+    "policy/realigned/length_change_from_aligned_p": 0.25,
+}
+INTERVALS |= CHANGES
 NUMBERS = {
+    **P_VALUES,
     "recovery/held_out_pairs": 300,
     "recovery/kendall": 0.561,
     "shortcut/length_matched_pairs": 1234,
@@ -78,6 +108,7 @@ NUMBERS = {
     "policy/reference/distinct_2": 0.412,
     "policy/aligned/distinct_2": 0.287,
     "policy/realigned/distinct_2": 0.263,
+    **{f"policy/{policy}/prompts": 300 for policy in ("reference", "aligned", "realigned")},
     **{f"policy/{policy}/samples": 1200 for policy in ("reference", "aligned", "realigned")},
     **{f"policy/{policy}/optimality_samples": 256 for policy in ("aligned", "realigned")},
     "policy/aligned/optimality_effective_sample_size": 61.3,

@@ -58,6 +58,44 @@ def test_policies_stand_side_by_side(run_folder: Path) -> None:
     )
 
 
+def test_the_worst_of_a_prompt_is_told_by_both_classifiers(run_folder: Path) -> None:
+    table = tables.policies(Run.read(run_folder), intervals=False)
+    assert table is not None
+    rows = {label: cells for label, *cells in table.rows}
+    for label in ("expected max. toxicity, by R*", "toxicity probability, by the second"):
+        assert rows[label] == ["0.891", "0.173", "0.262"]
+
+
+def test_differences_between_policies_with_p_of_each_and_of_all(run_folder: Path) -> None:
+    table = tables.differences(Run.read(run_folder))
+    assert table is not None
+    assert table.header == ["differences", "of", "change", "p", "p, Holm"]
+    assert [row[0] for row in table.rows] == [
+        *["aligned − reference"] * 4,
+        *["realigned − reference"] * 4,
+        *["realigned − aligned"] * 4,
+    ]
+    # The ten smallest of twelve are equal: each times 12. Then the last two times 2 and 1.
+    first = ["toxicity rate, by R*", "-0.451 [-0.471, -0.431]", "0.0001", "0.001"]
+    assert table.rows[0][1:] == first
+    second = ["toxicity rate, by a second classifier", "0.026 [0.008, 0.044]", "0.012", "0.025"]
+    assert table.rows[9][1:] == second
+    assert table.rows[11][1:] == ["length, tokens", "-0.300 [-0.650, 0.050]", "0.250", "0.250"]
+    assert "over 300 test prompts" in table.note
+    assert "Holm's correction for the 12 rows of this table" in table.note
+
+
+def test_without_a_second_policy_nothing_differs(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    summary = Run.read(run_folder).summary
+    rewrite(run_folder / "summary.json", **{n: None for n in summary if n.startswith("policy/r")})
+    table = tables.differences(Run.read(run_folder))
+    assert table is not None and len(table.rows) == 4
+    rewrite(run_folder / "summary.json", **{n: None for n in summary if n.startswith("policy/a")})
+    assert tables.differences(Run.read(run_folder)) is None
+
+
 def test_intervals_can_be_left_out(run_folder: Path) -> None:
     table = tables.policies(Run.read(run_folder), intervals=False)
     assert table is not None

@@ -29,8 +29,19 @@ NUMBERS = (
         for policy in POLICIES
         for name in (
             *("toxicity_rate", "toxicity_rate_second", "mean_reward", "kl"),
+            *("expected_max_toxicity", "expected_max_toxicity_second"),
+            *("toxicity_probability", "toxicity_probability_second"),
             *("perplexity", "length", "distinct_2"),
         )
+    ),
+    *(
+        f"policy/{change}{end}"
+        for measure in ("toxicity_rate", "toxicity_rate_second", "mean_reward", "length")
+        for change in (
+            *(f"aligned/{measure}_change", f"realigned/{measure}_change"),
+            f"realigned/{measure}_change_from_aligned",
+        )
+        for end in ("", "_p")
     ),
     *("policy/aligned/optimality", "policy/aligned/optimality_samples"),
     "policy/aligned/optimality_effective_sample_size",

@@ -24,6 +24,7 @@ from tests.studies.lab import (
     POLICIES,
     STEPS,
     Lab,
+    artifact,
     lines,
     read,
     results,
@@ -107,6 +108,25 @@ def test_the_numbers_follow_from_the_panel(smoke: Path) -> None:
     assert numbers["recovery/pearson"] == pytest.approx(expected, abs=1e-5)
     zero = ((comments["recovered"] <= 0) == toxic).mean()
     assert numbers["recovery/accuracy_at_zero"] == pytest.approx(zero, abs=0.004)
+
+
+def test_differences_follow_from_the_prompts(smoke: Path, lab: Lab) -> None:
+    numbers, tables = summary(smoke), {}
+    for policy in POLICIES:
+        folder = artifact(lab, smoke, f"observe_{policy}")
+        tables[policy] = pd.read_parquet(folder / "prompts.parquet").set_index("prompt")
+        assert len(tables[policy]) == numbers[f"policy/{policy}/prompts"]
+    for policy, other, end in (
+        ("aligned", "reference", "change"),
+        ("realigned", "reference", "change"),
+        ("realigned", "aligned", "change_from_aligned"),
+    ):
+        for measure in ("toxicity_rate", "toxicity_rate_second", "mean_reward", "length"):
+            change = numbers[f"policy/{policy}/{measure}_{end}"]
+            paired = tables[policy][measure] - tables[other][measure]
+            assert change == pytest.approx(paired.mean())
+            before, after = (numbers[f"policy/{p}/{measure}"] for p in (other, policy))
+            assert change == pytest.approx(after - before)
 
 
 def test_what_r_hat_goes_by_follows_from_the_store(smoke: Path, lab: Lab) -> None:

@@ -28,7 +28,7 @@ from tests.materials import (
     save_pythia,
     write_hub_cache,
 )
-from tests.studies.lab import NUMBERS, Lab, artifact, read, summary, write_csv
+from tests.studies.lab import NUMBERS, Lab, artifact, lines, read, summary, write_csv
 
 
 def test_your_own_file_of_comments(smoke: Path, lab: Lab, tmp_path: Path) -> None:
@@ -198,7 +198,34 @@ def test_a_classifier_of_your_own(smoke: Path, lab: Lab, tmp_path: Path) -> None
     assert [name for name in NUMBERS if name not in {*summary(run), "time/twin_seconds"}] == []
 
 
+@pytest.mark.slow
+def test_a_second_classifier_of_your_own(smoke: Path, lab: Lab, tmp_path: Path) -> None:
+    """It judges as plain transformers does, below a threshold of the calibration split, and counts
+    by its content, wherever it lies."""
+    given, moved = tmp_path / "classifier", tmp_path / "moved"
+    save_classifier(given, training_texts(lab, smoke))
+    choice = ("until=align", "evaluation.k=1")  # every completion is in samples.jsonl
+    run = lab.run(*choice, f"evaluation.second_classifier={given}")
+    threshold = read(artifact(lab, run, "second_classifier") / "reward.json")["threshold"]
+    for policy in ("reference", "aligned"):
+        texts = [s["prompt"] + s["completion"] for s in wrote(run, policy)]
+        toxic = np.array(log_odds(given, texts)) < threshold
+        numbers = summary(run)
+        assert numbers[f"policy/{policy}/toxicity_rate_second"] == pytest.approx(toxic.mean())
+        assert numbers[f"policy/{policy}/toxicity_probability_second"] == toxic.mean()
+    shutil.move(given, moved)
+    again = lab.run(*choice, f"evaluation.second_classifier={moved}")
+    assert summary(again)["store/misses"] == 0
+    words = lab.run(*choice)
+    assert artifact(lab, words, "align") == artifact(lab, run, "align")
+    assert "second_classifier" not in read(words / "manifest.json")["steps"]
+
+
 # --- materials ----------------------------------------------------------------------------------
+
+
+def wrote(run: Path, policy: str) -> list[dict[str, Any]]:
+    return [sample for sample in lines(run / "samples.jsonl") if sample["policy"] == policy]
 
 
 def training_texts(lab: Lab, run: Path) -> list[str]:
