@@ -398,6 +398,7 @@ class EvaluationConfig:
     interpret_texts: int
     identify_pairs: int
     identify_prior_scale: float
+    frontier: list[float]
     controls: dict[str, SolverConfig]
 
 

@@ -14,14 +14,14 @@ from irl_exp.metrics import agreement, behavior
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
 from irl_exp.models.reward_model import Facts
-from irl_exp.models.saved_rewards import load_reward
+from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.models.word_classifier import WordClassifier
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 3
+VERSION = 4
 # Between two classifiers' shares of toxic completions: more is worth a warning.
 DISAGREEMENT = 0.25
 SAMPLES_FILE = "samples.jsonl"
@@ -48,7 +48,7 @@ def observe(
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        sight = _Sight(bench, table, policy, reference, truth, seed, name)
+        sight = _Sight(bench, table, policy, reference, truth, recovered, seed, name)
         numbers, records = sight.behavior()
         numbers["perplexity"] = sight.perplexity()
         if baseline is None:
@@ -59,7 +59,7 @@ def observe(
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
-    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
+    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale", "frontier")
     for unused in ("controls", "threshold", "labels", "name", *of_other_steps):
         del facts[unused]
     artifact = bench.do(
@@ -134,6 +134,7 @@ class _Sight:
         policy: Artifact,
         reference: Artifact,
         truth: Artifact,
+        recovered: Artifact | None,
         seed: int,
         name: str,
     ) -> None:
@@ -151,6 +152,11 @@ class _Sight:
         )
         self.truth = load_reward(truth.path, trainer.score_batch_size, bench.device)
         self.facts = Facts.load(truth.path)
+        self.recovered = (
+            load_normalized(recovered.path, trainer.score_batch_size, bench.device)
+            if recovered
+            else None
+        )
         self.prompts = comments.split("test").prompts
         self.generator = bench.generator(seed, f"observe {name}")
 
@@ -174,9 +180,12 @@ class _Sight:
             "kl": kl,
             "length": samples.lengths.numpy(),
         }
+        if self.recovered:
+            opinion = self.recovered.score(*samples.flat()).view(scores.shape)
+            columns["mean_recovered"] = opinion.numpy()
         numbers: dict[str, Value] = {}
         for name, values in columns.items():
-            numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
+            numbers |= bootstrap(self.config, {name: np.mean}, None, np.asarray(values, np.float64))
         _, completions = samples.flat()
         numbers["distinct_2"] = behavior.distinct_n(completions, 2)
         numbers["samples"] = scores.size
