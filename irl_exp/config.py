@@ -401,6 +401,7 @@ class EvaluationConfig:
     second_classifier: str | None
     second_revision: str | None
     second_toxic_label: str
+    frontier: list[float]
     controls: dict[str, SolverConfig]
 
     @property

@@ -12,6 +12,7 @@ from irl_exp.steps.identify import identify
 from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
 from irl_exp.steps.pretrain import pretrain
+from irl_exp.steps.realign import check, realign, spent
 from irl_exp.steps.recover import recover
 from irl_exp.validation import not_applicable
 
@@ -59,7 +60,16 @@ def study(bench: Bench) -> None:
     if config.evaluation.interpret_texts:
         interpret(bench, comments, pairs, reference, truth, recovered, label_model)
     bench.finish("interpret")
-    realigned = align(bench, comments, reference, recovered, label="realign")
+    # At the KL of the aligned policy, for equal terms, and where asked for at multiples of it.
+    kl = spent(bench, comments, aligned, reference)
+    targets = {"": kl} | {f"_{times:g}": times * kl for times in config.evaluation.frontier}
+    realigned = {
+        name: realign(bench, comments, reference, recovered, target, label=f"realign{name}")
+        for name, target in targets.items()
+    }
     bench.finish("realign")
     judged = {"baseline": before, "aligned": after, "recovered": recovered}
-    observe(bench, "realigned", realigned, comments, reference, *judges, **judged)
+    for name, target in targets.items():
+        label, policy = f"realigned{name}", realigned[name]
+        seen = observe(bench, label, policy, comments, reference, *judges, **judged)
+        check(bench, label, target, seen)

@@ -19,7 +19,7 @@ from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
 ROOT = Path(__file__).parent.parent
 ENDS = ("_low", "_high")
 PLACEHOLDERS = {
-    "P": "(?:reference|aligned|realigned)",
+    "P": "(?:reference|aligned|realigned(?:_[0-9.]+)?)",
     "C": "[a-z_]+",
     "S": "(?:train|validation|calibration|test)",
     "M": "(?:toxicity_rate|toxicity_rate_second|mean_reward|length)",

@@ -247,6 +247,7 @@ def studies(store: Path) -> dict[str, Config]:
             second_classifier=None,
             second_revision=None,
             second_toxic_label="toxic",
+            frontier=[],
             controls={
                 "log_ratio": SolverConfig("log_ratio"),
                 "length": SolverConfig("length"),

@@ -27,6 +27,8 @@ class Samples:
     completions: n lists of k texts. lengths: int64 [n, k], tokens with the end of sequence.
     kl: float32 [n, k], the estimate of log pi/pi_ref in nats that belongs to each completion (k1
     for a network; for a tilted policy its prompt's KL), None where no reference was given.
+    overlap: float32 [n, k], in the same way of the sum over y of min(pi(y), pi_ref(y)), which is
+    the mean over y ~ pi of min(1, pi_ref/pi).
     effective_size: float64 [n], of a tilted policy's candidates, else None.
     """
 
@@ -34,6 +36,7 @@ class Samples:
     completions: list[list[str]]
     lengths: Tensor
     kl: Tensor | None = None
+    overlap: Tensor | None = None
     effective_size: Tensor | None = None
 
     def flat(self) -> tuple[list[str], list[str]]:
@@ -86,11 +89,13 @@ class NetworkPolicy:
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
                 kl.append(log_ratio(self.model, reference, prompt, completion).cpu())
+        ratios = torch.cat(kl).view(-1, k) if kl else None
         return Samples(
             prompts=list(prompts),
             completions=[texts[i : i + k] for i in range(0, len(texts), k)],
             lengths=torch.cat(lengths).view(-1, k),
-            kl=torch.cat(kl).view(-1, k) if kl else None,
+            kl=ratios,
+            overlap=None if ratios is None else (-ratios).exp().clamp(max=1),
         )
 
     @property

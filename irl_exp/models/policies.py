@@ -46,6 +46,7 @@ class TiltedPolicy:
             completions=_picked(pool, drawn),
             lengths=pool.lengths.gather(1, drawn),
             kl=kl.unsqueeze(1).expand(-1, k),
+            overlap=_overlap(weights).float().unsqueeze(1).expand(-1, k),
             effective_size=1.0 / weights.square().sum(-1),
         )
 
@@ -78,12 +79,30 @@ class BestOfNPolicy:
             completions=_picked(pool, best),
             lengths=pool.lengths.gather(1, best),
             kl=torch.full((len(prompts), k), best_of_n_kl(n)),
+            overlap=torch.full((len(prompts), k), best_of_n_overlap(n)),
         )
 
 
 def best_of_n_kl(n: int) -> float:
     """log n - (n - 1)/n, in nats."""
     return math.log(n) - (n - 1) / n
+
+
+def best_of_n_overlap(n: int) -> float:
+    """The sum over completions of min(pi, pi_ref), where no two are alike.
+
+    Of completions by their rank u, uniform under the reference, the best of n have density
+    n u^(n-1), which passes 1 at u = n^(-1/(n-1)).
+    """
+    if n == 1:
+        return 1.0
+    crossing = n ** (-1 / (n - 1))
+    return float(crossing**n + 1 - crossing)
+
+
+def _overlap(weights: torch.Tensor) -> torch.Tensor:
+    """The same of a tilted policy, by the weights [n, N] of candidates of its prompts: [n]."""
+    return (weights * weights.shape[1]).clamp(max=1).mean(-1)
 
 
 def _picked(pool: Samples, places: torch.Tensor) -> list[list[str]]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from irl_exp.metrics import agreement
+from irl_exp.report import tables
 from irl_exp.report.run import Run, number
 from irl_exp.report.tables import POLICIES
 
@@ -48,7 +49,7 @@ def draw(folder: Path) -> dict[str, Path]:
 
     Returns:
         Name -> folder/figures/NAME.png, in the order in which to read them: `losses`, `alignment`,
-        `toxicity`, `scores`, `roc`, `identified`, `attribution`.
+        `toxicity`, `frontier`, `scores`, `roc`, `identified`, `attribution`.
 
     Raises:
         FileNotFoundError: if the folder is not the directory of a run.
@@ -58,6 +59,7 @@ def draw(folder: Path) -> dict[str, Path]:
         "losses": losses,
         "alignment": alignment,
         "toxicity": toxicity,
+        "frontier": frontier,
         "scores": scores,
         "roc": roc,
         "identified": identified,
@@ -176,6 +178,44 @@ def toxicity(run: Run) -> Figure | None:
     axes.set(title="How often each policy writes something toxic", ylabel="share of completions")
     axes.legend()
     return figure
+
+
+def frontier(run: Run) -> Figure | None:
+    """What R* and R̂ make of the policies that R̂ realigned, over the KL they spend; None for one."""
+    realigned = sorted(tables.realigned(run), key=lambda p: float(run.summary[f"policy/{p}/kl"]))
+    if len(realigned) < 2:
+        return None
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.add_subplot()
+    judges = {
+        "mean_recovered": (f"by {RECOVERED_SIGN}, which drove them", RECOVERED),
+        "mean_reward": (f"by {TRUTH_SIGN}", TRUTH),
+    }
+    for measure, (label, colour) in judges.items():
+        _climb(axes, run, ["reference", *realigned], measure, colour, f"realigned, {label}", "o-")
+        _climb(axes, run, ["aligned"], measure, colour, f"aligned, {label.split(',')[0]}", "*")
+    axes.set(
+        title="What RLHF with the recovered reward gains, and what it is worth",
+        xlabel="KL from the reference (nats per completion)",
+        ylabel="mean (sd of reference completions)",
+    )
+    axes.legend(loc="best")
+    return figure
+
+
+def _climb(
+    axes: Axes, run: Run, policies: list[str], measure: str, colour: str, label: str, mark: str
+) -> None:
+    """A measure of some policies over their KL, with intervals."""
+    known = [p for p in policies if isinstance(run.summary.get(f"policy/{p}/{measure}"), float)]
+    names = [f"policy/{policy}/{measure}" for policy in known]
+    x = [float(run.summary[f"policy/{policy}/kl"]) for policy in known]
+    y, low, high = (
+        [float(run.summary.get(name + end, run.summary[name])) for name in names]
+        for end in ("", "_low", "_high")
+    )
+    axes.vlines(x, low, high, color=colour, linewidth=1.2)
+    axes.plot(x, y, mark, color=colour, label=label, markersize=13 if mark == "*" else 5)
 
 
 # --- the recovered reward -------------------------------------------------------------------------

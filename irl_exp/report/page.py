@@ -19,6 +19,9 @@ CAPTIONS = {
     "other was stopped early.",
     "toxicity": "Toxic share of completions of held-out prompts; a fall that R* sees and the "
     "second classifier does not hints at reward hacking.",
+    "frontier": "Policies that R̂ realigned, by how far from the reference they were let go: where "
+    "R̂ goes on rising and R* falls, R̂ is over-optimized. Stars: the aligned policy, which R* "
+    "drove. Bars: bootstrap intervals over prompts.",
     "scores": "R* and R̂ of held-out human comments. R̂ is free to shift with the prompt, so the "
     "pooled scatter can look worse than the order within a prompt is.",
     "roc": "R̂, R* and the first four controls as detectors of toxic comments; the dotted line is "
@@ -66,6 +69,7 @@ def write(folder: Path) -> Path:
         _warnings(run),
         _section("What this run found", _found(run)),
         _section("Policies", _policies(run)),
+        _section("Realigned at several KLs", _markdown(tables.frontier(run))),
         _section("Recovered reward and controls", _markdown(tables.recovery(run))),
         _section("What the demonstrations decide", _markdown(tables.identified(run))),
         _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
@@ -90,6 +94,7 @@ def show(folder: Path) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     shown = {
         "Policies": tables.policies(run, intervals=False),
+        "Realigned at several KLs": tables.frontier(run),
         "Recovered reward and controls": tables.recovery(run),
         "What R̂ goes by, correlations within prompts": tables.shortcuts(run, intervals=False),
         "What stands out in R̂, beyond human labels": tables.findings(run),
@@ -215,7 +220,10 @@ def _found(run: Run) -> str:
             "RLHF with R̂ leaves {policy/realigned/toxicity_rate} of the completions toxic to R*.",
             "For the second classifier it is {policy/realigned/toxicity_rate_second}.",
             "Mean R* is {policy/realigned/mean_reward}.",
-            "The KL spent is {policy/realigned/kl} nats per completion.",
+            "The KL spent is {policy/realigned/kl} nats per completion, and "
+            "{policy/realigned/kl_target} were aimed at, as the aligned policy spends.",
+            "R̂ itself gives the realigned policy {policy/realigned/mean_recovered} and the aligned "
+            "one {policy/aligned/mean_recovered}.",
             "Optimality, still under R*, is {policy/realigned/optimality}.",
         ],
     }

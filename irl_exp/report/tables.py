@@ -98,6 +98,32 @@ class Table:
         return terminal
 
 
+def realigned(run: Run) -> list[str]:
+    """The realigned policies of a run: the one at the aligned policy's KL and those at others."""
+    found = (re.fullmatch(r"policy/(realigned(_[^/]+)?)/kl", name) for name in run.summary)
+    return [match[1] for match in found if match]
+
+
+def frontier(run: Run) -> Table | None:
+    """A row for each realigned policy, where there are several: what it spends, what it gains."""
+    seen = sorted(realigned(run), key=lambda policy: float(run.summary[f"policy/{policy}/kl"]))
+    if len(seen) < 2:
+        return None
+    measures = {
+        "kl": "KL, nats",
+        "kl_target": "aimed at",
+        "mean_recovered": "R̂",
+        "mean_reward": "R*",
+        "toxicity_rate": "toxicity, by R*",
+    }
+    rows = [
+        [policy, *(run.text(f"policy/{policy}/{measure}") or MISSING for measure in measures)]
+        for policy in ("aligned", *seen)
+    ]
+    note = "Either reward in its standard deviations over completions of the reference. "
+    return Table(["policy", *measures.values()], rows, note + run.brackets)
+
+
 def policies(run: Run, *, intervals: bool) -> Table | None:
     """A column for each policy that was observed."""
     seen = [p for p in POLICIES if any(n.startswith(f"policy/{p}/") for n in run.summary)]

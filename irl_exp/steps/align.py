@@ -1,4 +1,4 @@
-"""align: RLHF of the reference; with R* it gives the expert, with R̂ the realigned policy."""
+"""align: RLHF of the reference; with R* it gives the expert, with R̂ realigned policies."""
 
 import shutil
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from irl_exp.config import (
     GroupConfig,
     PPOConfig,
     RaftConfig,
+    RLHFConfig,
     TiltedConfig,
 )
 from irl_exp.data.comments import Comments
@@ -25,16 +26,24 @@ VERSION = 5
 
 
 def align(
-    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, label: str = "align"
+    bench: Bench,
+    comments: Artifact,
+    reference: Artifact,
+    reward: Artifact,
+    label: str = "align",
+    rlhf: RLHFConfig | None = None,
 ) -> Artifact:
-    """Artifact: a policy folder, and why training stopped early if it did."""
-    config, seed = bench.config.rlhf, bench.config.seeds.alignment
+    """Artifact: a policy folder, and why training stopped early if it did.
+
+    `rlhf` is the recipe, if it is not the study's own.
+    """
+    config, seed = rlhf or bench.config.rlhf, bench.config.seeds.alignment
 
     def compute(folder: Path) -> None:
         if isinstance(config, TiltedConfig | BestOfNConfig):
             _choose(config, reference, reward, folder)
         else:
-            stopped = _train(bench, comments, reference, reward, folder)
+            stopped = _train(bench, config, comments, reference, reward, folder)
             write_summary(folder, {"stopped": stopped} if stopped else {})
 
     artifact = bench.do(
@@ -66,10 +75,15 @@ def _choose(
 
 
 def _train(
-    bench: Bench, comments: Artifact, reference: Artifact, reward: Artifact, folder: Path
+    bench: Bench,
+    config: RLHFConfig,
+    comments: Artifact,
+    reference: Artifact,
+    reward: Artifact,
+    folder: Path,
 ) -> str | None:
     """Train a network; returns why that ended early, if it did."""
-    config, seed, trainer = bench.config.rlhf, bench.config.seeds.alignment, bench.config.trainer
+    seed, trainer = bench.config.seeds.alignment, bench.config.trainer
     table = Comments.load(comments.path)
     driver = load_normalized(reward.path, trainer.score_batch_size, bench.device)
     prompts, max_new_tokens = table.split("train").prompts, bench.config.dataset.max_new_tokens

@@ -26,7 +26,7 @@ from irl_exp.steps.observe import OF_SECOND, SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 4
+VERSION = 5
 PANEL_FILE = "panel.parquet"
 # Of each prompt in the panel. Fixed, as their seed is: what a study varies must not move the panel.
 PANEL_COMPLETIONS = 4
@@ -62,7 +62,7 @@ def evaluate(
         numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
             numbers |= study.control(name, truth, control)
-        numbers |= study.floor(truth, twin)
+        numbers |= study.floor(truth, twin) | study.opinion(recovered)
         rewards = {"truth": truth, "recovered": recovered}
         rewards |= {"twin": twin} if twin else {}
         rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
@@ -73,7 +73,7 @@ def evaluate(
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
-    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
+    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale", "frontier")
     for unused in (*OF_SECOND, *of_other_steps):
         del evaluation[unused]
     artifact = bench.do(
@@ -190,6 +190,17 @@ class _Evaluation:
         validation = self.score(recovered, "validation")
         numbers["validation/recovery_auc"] = agreement.auc(validation, self.validation.labels)
         return dict(numbers)
+
+    def opinion(self, recovered: Artifact) -> dict[str, Value]:
+        """What R̂ thinks, in its unit, of either policy that it was recovered from."""
+        facts = Facts.load(recovered.path)
+        scores = self.score(recovered, "pool").reshape(-1, self.width).astype(np.float64)
+        sides = np.split((scores - facts.normalizer.mean) / facts.normalizer.std, 2, axis=1)
+        numbers: dict[str, Value] = {}
+        for policy, side in zip(("aligned", "reference"), sides, strict=True):
+            found = bootstrap(self.config, {"mean_recovered": np.mean}, None, side)
+            numbers |= {f"policy/{policy}/{name}": value for name, value in found.items()}
+        return numbers
 
     def consensus(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
         """Of an ensemble: what its members agree on, and whether that is right."""

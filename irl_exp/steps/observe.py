@@ -17,14 +17,14 @@ from irl_exp.metrics.statistics import sign_flip_p
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy, Samples
 from irl_exp.models.reward_model import Facts
-from irl_exp.models.saved_rewards import load_reward
+from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.steps.bench import Bench, read_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.steps.judges import Judge, saved_judge, word_judge
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 4
+VERSION = 5
 # Between two classifiers' shares of toxic completions: more is worth a warning.
 DISAGREEMENT = 0.25
 SAMPLES_FILE = "samples.jsonl"
@@ -60,7 +60,7 @@ def observe(
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        sight = _Sight(bench, table, policy, reference, truth, second, seed, name)
+        sight = _Sight(bench, table, policy, reference, truth, second, recovered, seed, name)
         numbers, records, means = sight.behavior()
         means.to_parquet(folder / PROMPTS_FILE, index=False)
         numbers["perplexity"] = sight.perplexity()
@@ -75,7 +75,7 @@ def observe(
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
-    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale")
+    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale", "frontier")
     for unused in ("controls", "threshold", "labels", "name", *OF_SECOND, *of_other_steps):
         del facts[unused]
     artifact = bench.do(
@@ -167,6 +167,7 @@ class _Sight:
         reference: Artifact,
         truth: Artifact,
         second: Artifact | None,
+        recovered: Artifact | None,
         seed: int,
         name: str,
     ) -> None:
@@ -185,6 +186,11 @@ class _Sight:
         self.truth = saved_judge(bench, truth, comments)
         self.second = saved_judge(bench, second, comments) if second else word_judge(comments)
         self.normalizer = Facts.load(truth.path).normalizer
+        self.recovered = (
+            load_normalized(recovered.path, trainer.score_batch_size, bench.device)
+            if recovered
+            else None
+        )
         self.prompts = comments.split("test").prompts
         self.generator = bench.generator(seed, f"observe {name}")
 
@@ -208,9 +214,12 @@ class _Sight:
             "kl": kl,
             "length": samples.lengths.numpy(),
         }
+        if self.recovered:
+            opinion = self.recovered.score(*samples.flat()).view(scores.shape)
+            columns["mean_recovered"] = opinion.numpy()
         numbers: dict[str, Value] = {}
         for name, values in columns.items():
-            numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
+            numbers |= bootstrap(self.config, {name: np.mean}, None, np.asarray(values, np.float64))
         numbers |= self.worst(self.truth, scores) | self.worst(self.second, second, "_second")
         _, completions = samples.flat()
         numbers["distinct_2"] = behavior.distinct_n(completions, 2)

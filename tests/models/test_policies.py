@@ -35,6 +35,8 @@ def test_the_tilted_policy_approaches_what_it_stands_for(world: Any) -> None:
     assert drawn.kl is not None and drawn.effective_size is not None
     torch.testing.assert_close(drawn.kl[:, 0].double(), world.kl, rtol=0.05, atol=0)
     assert (drawn.kl == drawn.kl[:, :1]).all()
+    assert drawn.overlap is not None
+    torch.testing.assert_close(drawn.overlap[:, 0].double(), overlap(world), rtol=0.05, atol=0)
     # 1 / (N sum w^2) -> 1 / E_ref (pi/pi_ref)^2
     shares = drawn.effective_size / 10_000
     exact = 1 / (world.aligned_probs**2 / world.reference_probs).sum(-1)
@@ -42,6 +44,18 @@ def test_the_tilted_policy_approaches_what_it_stands_for(world: Any) -> None:
     assert drawn.lengths.tolist() == [
         [min(len(text) + 1, 2) for text in row] for row in drawn.completions
     ]
+
+
+def overlap(world: Any) -> torch.Tensor:
+    """What the aligned and the reference policy share, by enumeration: [3]."""
+    return torch.minimum(world.aligned_probs, world.reference_probs).sum(-1)
+
+
+def test_a_network_says_by_its_own_samples_what_it_shares_with_the_reference(world: Any) -> None:
+    policy = NetworkPolicy(world.aligned, 2, 10_000)
+    drawn = policy.sample(world.prompts, 20_000, seeded(), world.reference)
+    assert drawn.overlap is not None
+    torch.testing.assert_close(drawn.overlap.double().mean(-1), overlap(world), rtol=0.02, atol=0)
 
 
 def test_a_large_beta_leaves_the_reference(world: Any) -> None:
@@ -69,6 +83,12 @@ def test_the_best_of_n_is_the_largest_of_n_draws(world: Any) -> None:
     exact = (expected * (expected / world.reference_probs).clamp_min(1e-30).log()).sum(-1)
     assert drawn.kl.unique().item() == pytest.approx(1.386294 - 0.75, abs=1e-5)
     assert exact.max() < drawn.kl[0, 0]
+    # With no two alike the best of 4 has density 4 u^3, of which 1 covers what is below it.
+    assert drawn.overlap is not None
+    grid = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    bound = float((4 * grid**3).clamp(max=1).mean())
+    assert drawn.overlap.unique().item() == pytest.approx(bound, abs=1e-5)
+    assert torch.minimum(expected, world.reference_probs).sum(-1).min() > bound
     assert drawn.lengths.tolist() == [
         [min(len(text) + 1, 2) for text in row] for row in drawn.completions
     ]

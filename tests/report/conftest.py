@@ -42,6 +42,9 @@ INTERVALS = {
         for measure in ("expected_max_toxicity", "toxicity_probability")
         for which in ("", "_second")
     },
+    "policy/reference/mean_recovered": (0.021, 0.043),
+    "policy/aligned/mean_recovered": (0.914, 0.036),
+    "policy/realigned/mean_recovered": (1.31, 0.031),
     "recovery/pair_accuracy": (0.842, 0.009),
     "recovery/starc": (0.312, 0.012),
     "recovery/starc_floor": (0.147, 0.008),
@@ -109,6 +112,7 @@ NUMBERS = {
     "policy/aligned/distinct_2": 0.287,
     "policy/realigned/distinct_2": 0.263,
     **{f"policy/{policy}/prompts": 300 for policy in ("reference", "aligned", "realigned")},
+    "policy/realigned/kl_target": 3.43,
     **{f"policy/{policy}/samples": 1200 for policy in ("reference", "aligned", "realigned")},
     **{f"policy/{policy}/optimality_samples": 256 for policy in ("aligned", "realigned")},
     "policy/aligned/optimality_effective_sample_size": 61.3,
@@ -129,7 +133,15 @@ NUMBERS = {
 STEPS = (
     *("curate", "pretrain", "ground_truth", "align", "observe_reference", "observe_aligned"),
     *("demonstrate", "recover", "control_length", "control_untrained", "control_oracle", "twin"),
-    *("evaluate_panel", "evaluate", "identify", "interpret", "realign", "observe_realigned"),
+    *(
+        "evaluate_panel",
+        "evaluate",
+        "identify",
+        "interpret",
+        "spent",
+        "realign",
+        "observe_realigned",
+    ),
 )
 STATUS = {"status": "done", "run_id": "1a2b3c4d", "warnings": [], "seconds": 314.0}
 

@@ -310,3 +310,28 @@ def test_any_word_can_be_drawn(run_folder: Path) -> None:
     figure = figures.attribution(Run.read(run_folder))
     assert figure is not None
     assert words_of(figure.axes[0])[-2:] == ["ünïcödé", "donaudampfschifffa…"]
+
+
+def frontier_numbers() -> dict[str, float]:
+    """Two more realigned policies: R̂ overdone where it is let go furthest."""
+    found = {"0.5": (1.2, 0.8, 0.75), "2": (6.9, 1.7, 0.4)}
+    return {
+        f"policy/realigned_{times}/{name}": value
+        for times, values in found.items()
+        for name, value in zip(("kl", "mean_recovered", "mean_reward"), values, strict=True)
+    }
+
+
+def test_the_frontier_goes_from_the_reference_to_the_furthest(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    assert figures.frontier(Run.read(run_folder)) is None  # one realigned policy is no frontier
+    rewrite(run_folder / "summary.json", **frontier_numbers())
+    figure = figures.frontier(Run.read(run_folder))
+    assert figure is not None
+    recovered, aligned_recovered, truth, aligned_truth = figure.axes[0].get_lines()
+    assert recovered.get_xydata().tolist() == [[0, 0.021], [1.2, 0.8], [3.77, 1.31], [6.9, 1.7]]
+    assert truth.get_xydata().tolist() == [[0, -0.012], [1.2, 0.75], [3.77, 0.981], [6.9, 0.4]]
+    assert aligned_recovered.get_xydata().tolist() == [[3.41, 0.914]]
+    assert aligned_truth.get_xydata().tolist() == [[3.41, 1.13]]
+    assert "frontier" in figures.draw(run_folder)

@@ -239,3 +239,18 @@ def test_findings_are_told_in_words_and_what_may_be_chance_is_not(run_folder: Pa
     assert table is not None and table.rows == [["nothing stands out", "–", "–"]]
     page.write(run_folder)
     assert "R̂ goes by nothing else." in (run_folder / "report.md").read_text()
+
+
+def test_the_frontier_is_a_row_for_each_realigned_policy_in_the_order_of_their_kl(
+    run_folder: Path, rewrite: Callable[..., None]
+) -> None:
+    assert tables.frontier(Run.read(run_folder)) is None
+    numbers = {"kl": 9.5, "kl_target": 6.82, "mean_recovered": 1.9, "mean_reward": 0.3}
+    rewrite(
+        run_folder / "summary.json",
+        **{f"policy/realigned_2/{name}": value for name, value in numbers.items()},
+    )
+    table = tables.frontier(Run.read(run_folder))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["aligned", "realigned", "realigned_2"]
+    assert table.rows[2][1:] == ["9.50", "6.82", "1.90", "0.300", tables.MISSING]

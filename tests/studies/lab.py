@@ -19,7 +19,7 @@ STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
     *("twin", "evaluate_panel", "evaluate", "identify", "interpret"),
-    *("realign", "observe_realigned"),
+    *("spent", "realign", "observe_realigned"),
 )
 # The numbers that every run must have.
 NUMBERS = (

@@ -64,6 +64,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         **{"curate": 1, "pretrain": 1, "demonstrate": 1},
         **{"ground_truth": 2, "ground_truth_quality": 1},  # R* and its twin; R* alone is measured
         "align": 1 + 4,  # the expert, and a realigned policy of each run
+        "spent": 1,
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
         **{"evaluate_panel": 1, "evaluate": 4, "identify": 4, "interpret": 4},
