@@ -24,7 +24,7 @@ PLACEHOLDERS = {
     "S": "(?:train|validation|calibration|test)",
     "M": "(?:toxicity_rate|toxicity_rate_second|mean_reward|length)",
     "F": "(?:length|ended|repetition|likelihood)",
-    "STEP": "(?!total)[a-z_]+",
+    "STEP": "(?!total)[a-z_0-9.]+",
 }
 # What a tilted policy alone has, and comments with scores.
 TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]

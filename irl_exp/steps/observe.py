@@ -214,6 +214,8 @@ class _Sight:
             "kl": kl,
             "length": samples.lengths.numpy(),
         }
+        if samples.overlap is not None:
+            columns["overlap"] = samples.overlap.numpy()
         if self.recovered:
             opinion = self.recovered.score(*samples.flat()).view(scores.shape)
             columns["mean_recovered"] = opinion.numpy()

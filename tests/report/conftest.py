@@ -29,6 +29,7 @@ INTERVALS = {
     "policy/aligned/mean_reward": (1.13, 0.028),
     "policy/aligned/kl": (3.41, 0.12),
     "policy/aligned/length": (12.1, 0.25),
+    "policy/aligned/overlap": (0.61, 0.012),
     "policy/aligned/optimality": (0.824, 0.031),
     "policy/realigned/toxicity_rate": (0.104, 0.014),
     "policy/realigned/toxicity_rate_second": (0.168, 0.017),
