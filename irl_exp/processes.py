@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -155,18 +155,16 @@ def helped(count: int) -> Iterator[None]:
         )
         for i in range(1, count)
     ]
-    try:
-        with joined(Place(0, count, 0, count), f"tcp://127.0.0.1:{port}"):
-            yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+    with joined(Place(0, count, 0, count), f"tcp://127.0.0.1:{port}", others):
+        yield
 
 
 @contextmanager
-def joined(place: Place, address: str = "env://") -> Iterator[None]:
-    """Part of the group, until it ends; then the first process sends the others home."""
+def joined(
+    place: Place, address: str = "env://", others: Sequence[subprocess.Popen] = ()
+) -> Iterator[None]:
+    """Part of the group, until it ends; then the first process sends the others home, or kills
+    those that it has started: where it was interrupted they wait for what will not come."""
     global _place, _between
     if "SLURM_STEP_NUM_TASKS" in os.environ and address == "env://":
         from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -176,14 +174,17 @@ def joined(place: Place, address: str = "env://") -> Iterator[None]:
         os.environ["MASTER_PORT"] = str(SLURMEnvironment(auto_requeue=False).main_port)
     _see_one_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, address, TRAINING, place.size, place.rank)
     try:
+        dist.init_process_group(backend, address, TRAINING, place.size, place.rank)
         _place, _between = place, dist.new_group(backend="gloo", timeout=BETWEEN)
         yield
         if place.rank == 0:
             _tell(None)
     finally:
         _place, _between = Place(0, 1, 0, 1), None
+        for other in others:
+            other.kill()
+            other.wait()
         dist.destroy_process_group()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -381,6 +382,16 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def wait_for_checkpoint(folder: Path, run: subprocess.Popen) -> None:
+    """One that is new: written by this run."""
+    started = time.time()
+    while run.poll() is None:
+        found = folder.glob("store/pretrain/.tmp-*/checkpoint.ckpt")
+        if any(path.stat().st_mtime > started for path in found):
+            return
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_whoever_starts_them_and_if_they_are_killed(tmp_path: Path) -> None:
     """By itself, by torchrun, by srun's variables, and killed on the way: the same bits, once."""
@@ -417,12 +428,12 @@ def test_whoever_starts_them_and_if_they_are_killed(tmp_path: Path) -> None:
     assert "computing" in said[0]
     assert said[1] == ""
 
-    killed = launch([*command(), *words], folders["killed"])
-    while not list(folders["killed"].glob("store/pretrain/.tmp-*/checkpoint.ckpt")):
-        assert killed.poll() is None
-        time.sleep(0.05)
-    killed.kill()
-    killed.communicate()  # ends when all who could write to it have ended: the helper too
+    for number, status in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
+        killed = launch([*command(), *words], folders["killed"])
+        wait_for_checkpoint(folders["killed"], killed)
+        killed.send_signal(number)
+        killed.communicate()  # ends when all who could write to it have ended: the helper too
+        assert killed.returncode == status
     resumed = launch([*command(), *words], folders["killed"])
     said = resumed.communicate()[0]
     assert "resumed at step" in said
