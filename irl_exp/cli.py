@@ -40,6 +40,7 @@ from irl_exp.config import (
     ForeignError,
     InputError,
     SolverConfig,
+    TrainerConfig,
     WandbTracker,
     innermost,
 )
@@ -55,6 +56,9 @@ CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()
 
 # Keys of a plug-in's options are the user's own: `solver.options.x=1` needs no + to be new.
 _OPTION = re.compile(r"(solver|evaluation\.controls\.\w+)\.options[.=]")
+
+# Where torchrun and srun say of how many processes this is one.
+LAUNCHED = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
 
@@ -77,7 +81,8 @@ def main() -> None:
     if tab:  # Hydra takes the line apart itself, and knows no quotes
         os.environ["COMP_LINE"] = re.sub("[\"']", "", os.environ["COMP_LINE"])
     try:
-        app()
+        with _beside_others():
+            app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as end:
@@ -125,6 +130,20 @@ class Sweep(Callback):
         count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
         head = f"{count}; launched again, the sweep runs what is missing"
         return "".join([head, *lines]) if lines else ""
+
+
+def _beside_others() -> AbstractContextManager[None]:
+    """The group of processes, where torchrun or srun started several. Only the first comes back:
+    the others help it, and end with it."""
+    if not any(name in os.environ for name in LAUNCHED):
+        return nullcontext()
+    from irl_exp import processes
+
+    place = processes.launched()
+    if place and place.rank > 0:
+        processes.serve(place)
+        sys.exit()
+    return processes.joined(place) if place else nullcontext()
 
 
 def _refuse_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -227,17 +246,18 @@ def _refuse_unknown(found: dict[Any, Any], known: dict[Any, Any], above: str = "
 
 def _run(config: Config, tracker: Tracker) -> None:
     """Import what is heavy only now, so that --help and bad options answer at once."""
-    from irl_exp import experiment
+    from irl_exp import experiment, processes
     from irl_exp.steps.bench import Bench
     from irl_exp.store import Store
 
-    require_device(config.trainer.accelerator)
+    processes.require(config.trainer.processes, _shares_its_process())
+    require_device(config.trainer)
     require_sources(config)
     require_solvers(config)
-    reset_process_state(config)
     store = Store(Path(config.paths.store))
     tracker.note(store=str(store.root))
-    with store.in_use():
+    with store.in_use(), processes.helped(config.trainer.processes):
+        processes.everywhere(reset_process_state, config)
         store.register(tracker.folder)
         experiment.run(Bench(config, store, tracker))
     tracker.summarize(
@@ -276,13 +296,29 @@ def require_solvers(config: Config) -> None:
             solvers.require(solver, where)
 
 
-def require_device(accelerator: str) -> None:
+def _shares_its_process() -> bool:
+    """Whether this is a run of a multirun that Hydra makes where it was typed."""
+    settings = HydraConfig.get()
+    basic = settings.launcher._target_.endswith("BasicLauncher")
+    return settings.mode == RunMode.MULTIRUN and basic
+
+
+def require_device(trainer: TrainerConfig) -> None:
     """Raises InputError where the device that is asked for is missing."""
     import torch
 
+    from irl_exp import processes
+
+    accelerator = trainer.accelerator
     there = {"cpu": True, "mps": torch.backends.mps.is_available()}
     if not there.get(accelerator, torch.cuda.is_available()):
         raise InputError(f"trainer.accelerator={accelerator}: there is none here; expected cpu")
+    devices = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and processes.size() == 1 and devices < trainer.processes:
+        raise InputError(
+            f"trainer.processes={trainer.processes}: there are {devices} CUDA devices here; "
+            "expected one for each process"
+        )
 
 
 def reset_process_state(config: Config) -> None:
@@ -290,6 +326,8 @@ def reset_process_state(config: Config) -> None:
     import torch
     from pytorch_lightning import seed_everything
     from transformers.utils import logging as transformers_logging
+
+    from irl_exp import processes
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -299,12 +337,15 @@ def reset_process_state(config: Config) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
-    torch.set_num_threads(config.trainer.threads or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) // processes.local_size()
+    torch.set_num_threads(config.trainer.threads or max(1, cores))
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     # Filling new memory with NaN guards against reading it unset; here it only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Library code draws from generators of its own; this is for what libraries draw unasked.
     seed_everything(config.seed, verbose=False)
+    # Else Lightning would set it again at the start of each training by several processes.
+    del os.environ["PL_GLOBAL_SEED"]
 
 
 def _write_page(folder: Path) -> None:

@@ -434,6 +434,7 @@ class TrainerConfig:
     precision: str
     matmul_precision: str
     threads: int | None
+    processes: int
     score_batch_size: int
     sample_batch_size: int
 

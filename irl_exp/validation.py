@@ -12,6 +12,7 @@ from irl_exp.config import (
     ClassifierGroundTruth,
     ClosedFormGroundTruth,
     Config,
+    DPOConfig,
     EnsembleSolver,
     FailureAwareSolver,
     GradientSolver,
@@ -75,6 +76,7 @@ def validate(config: Config) -> None:
         _demonstrations,
         _solver,
         _choices,
+        _processes,
     ):
         rule(config)
 
@@ -89,6 +91,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
         (
             *("batch_size", "minibatch_size", "score_batch_size", "sample_batch_size", "threads"),
+            "processes",
             *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "context"),
             *("learning_rate", "value_learning_rate", "max_grad_norm", "iterations", "kl_coef"),
             *("epochs", "last_layers", "lora_rank", "patience"),
@@ -436,3 +439,29 @@ def _choices(config: Config) -> None:
         f"trainer.matmul_precision={config.trainer.matmul_precision}: "
         "expected highest, high or medium",
     )
+
+
+def _processes(config: Config) -> None:
+    """What several processes can share."""
+    trainer = config.trainer
+    if trainer.processes == 1:
+        return
+    _require(
+        trainer.accelerator != "mps",
+        f"trainer.accelerator=mps: of trainer.processes={trainer.processes} only one could have "
+        "it; expected cpu or gpu",
+    )
+    for where, each in _rlhfs(config).items():
+        _require(
+            not isinstance(each, GroupConfig | DPOConfig),
+            f"{where}={each.name} trains in one process; expected trainer=cpu or gpu, or "
+            f"{where}=ppo or raft",
+        )
+        if isinstance(each, PPOConfig):
+            for name in ("minibatch_size", "micro_batch_size"):
+                rows = getattr(each, name)
+                _require(
+                    rows is None or rows % trainer.processes == 0,
+                    f"{where}.{name}={rows}: expected a multiple of "
+                    f"trainer.processes={trainer.processes}",
+                )

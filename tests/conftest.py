@@ -62,6 +62,7 @@ def trainer() -> TrainerConfig:
         precision="32-true",
         matmul_precision="highest",
         threads=1,
+        processes=1,
         score_batch_size=256,
         sample_batch_size=4096,
     )

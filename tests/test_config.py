@@ -408,6 +408,7 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ("ground_truth.epochs=0", "ground_truth.epochs=0: expected a positive number"),
         ("rlhf.clip_range=-1", "rlhf.clip_range=-1.0: expected a positive number"),
         ("trainer.threads=0", "trainer.threads=0: expected a positive number"),
+        ("trainer.processes=0", "trainer.processes=0: expected a positive number"),
         ("trainer.precision=foo", "trainer.precision=foo: expected one of 32-true, "),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu: expected one of cpu, gpu"),
         ("solver=max_entropy solver.prior_scale=0", "prior_scale=0.0: expected a positive number"),
@@ -435,6 +436,23 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "trainer.matmul_precision=low",
             "trainer.matmul_precision=low: expected highest, high or medium",
         ),
+        (
+            "trainer=ddp trainer.accelerator=mps",
+            "trainer.accelerator=mps: of trainer.processes=2 only one could have it; "
+            "expected cpu or gpu",
+        ),
+        (
+            "trainer=ddp rlhf=dpo",
+            "rlhf=dpo trains in one process; expected trainer=cpu or gpu, or rlhf=ppo or raft",
+        ),
+        (
+            "trainer=ddp trainer.processes=3 rlhf.batch_size=64 rlhf.minibatch_size=64",
+            "rlhf.minibatch_size=64: expected a multiple of trainer.processes=3",
+        ),
+        (
+            "trainer=ddp rlhf.micro_batch_size=1",
+            "rlhf.micro_batch_size=1: expected a multiple of trainer.processes=2",
+        ),
     ],
 )
 def test_rules(overrides: str, message: str) -> None:
@@ -461,6 +479,9 @@ def test_rules(overrides: str, message: str) -> None:
         "solver=ensemble solver@solver.base=failure_aware solver.base.base.epochs=2",
         "solver=failure_aware solver@solver.base=max_entropy solver.objective=logistic",
         "until=realign",
+        "trainer=ddp trainer.processes=3 rlhf=tilted",
+        "trainer=ddp rlhf.micro_batch_size=2",
+        "rlhf=dpo trainer.processes=1",
         "dataset=file dataset.path=a.csv dataset.label_column=[a,b] dataset.toxic_from=-1",
         "dataset=jigsaw dataset.size=null dataset.path=/a/folder dataset.revision=v1",
     ],

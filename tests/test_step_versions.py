@@ -276,6 +276,7 @@ def studies(store: Path) -> dict[str, Config]:
             precision="32-true",
             matmul_precision="highest",
             threads=1,
+            processes=1,
             score_batch_size=64,
             sample_batch_size=64,
         ),

@@ -1,11 +1,14 @@
 """Batches: rows of like length together, and a loader that can go on in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+
+from irl_exp import processes
 
 # Rows are shuffled, then sorted by length inside pools of this many batches.
 POOL = 16
@@ -38,7 +41,8 @@ class ResumableLoader(DataLoader):
     """Training batches whose place in an epoch Lightning saves and restores.
 
     `batches` are lists of indices into `rows`; a `LengthBatches` among them is set back to the
-    order of the epoch that was left.
+    order of the epoch that was left. Where several processes train, each is given its own rows of
+    every batch; the `whole` batch where the module itself sees to that.
     """
 
     def __init__(
@@ -46,12 +50,13 @@ class ResumableLoader(DataLoader):
         rows: Sequence[Any],
         batches: Sampler[list[int]] | Sequence[list[int]],
         collate: Callable[[list[Any]], Any],
+        whole: bool = False,
     ) -> None:
         # A generator of its own: else every epoch would draw from the global one.
         super().__init__(
             rows,  # type: ignore[arg-type]
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=collate if whole else _Mine(collate),
             generator=torch.Generator(),
         )
         self.order = batches.generator if isinstance(batches, LengthBatches) else None
@@ -74,3 +79,13 @@ class ResumableLoader(DataLoader):
         self.skipped = state["given"]
         if self.order is not None:
             self.order.set_state(state["order"])
+
+
+@dataclass(frozen=True)
+class _Mine:
+    """Makes a batch of this process's rows alone."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, rows: list[Any]) -> Any:
+        return self.collate(processes.mine(rows))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from irl_exp import processes
 from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
 
@@ -110,11 +111,13 @@ def sample_tokens(
     max_new_tokens: int,
     generator: torch.Generator,
     greedy: bool = False,
+    shared: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One completion of each left-padded prompt row.
 
     Returns ids and mask, int64 [n, T], T <= max_new_tokens, right-padded; a completion's own
     end-of-sequence token is part of it. Draws by inverse CDF, which needs one uniform per token.
+    `shared`: the rows are this process's of a batch that all write together (processes.mine).
     """
     network, tokenizer = model.network, model.tokenizer
     step, mask = prompt
@@ -125,6 +128,7 @@ def sample_tokens(
     written = torch.zeros(shape, dtype=torch.long, device=step.device)
     rows = torch.arange(len(step), device=step.device)  # which completion each row writes
     alive = torch.ones_like(rows, dtype=torch.bool)
+    draws = _Draws(len(step), generator, shared)
     for t in range(max_new_tokens):
         logits = network(
             input_ids=step,
@@ -134,28 +138,62 @@ def sample_tokens(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        token = logits.argmax(-1) if greedy else _draw(logits, generator)
+        token = logits.argmax(-1) if greedy else _draw(logits, draws.uniforms(rows))
         token = torch.where(alive, token, tokenizer.pad_token_id)
         ids[rows, t] = token
         written[rows, t] = alive.long()
         mask = torch.cat([mask, alive.long().unsqueeze(1)], dim=1)
         places = places[:, -1:] + 1
         alive = alive & (token != tokenizer.eos_token_id)
-        if not alive.any():
+        going_on = draws.going_on(rows[alive])
+        if not going_on.any():
             break
         # Rows that have ended cost as much as the others: leave them behind when they are many.
-        if alive.float().mean() < COMPACT_BELOW:
-            cache.batch_select_indices(alive.nonzero().squeeze(1))
-            token, mask, places, rows = token[alive], mask[alive], places[alive], rows[alive]
-            alive = alive[alive]
+        if going_on.float().mean() < COMPACT_BELOW:
+            draws.wanted = draws.wanted[going_on]
+            if alive.any():  # else only other processes are still writing
+                cache.batch_select_indices(alive.nonzero().squeeze(1))
+                token, mask, places, rows = token[alive], mask[alive], places[alive], rows[alive]
+                alive = alive[alive]
         step = token.unsqueeze(1)
     return ids[:, : t + 1], written[:, : t + 1]
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+class _Draws:
+    """A uniform for each row that is still written, at each token.
+
+    Where processes share a batch, each draws for the rows of all and takes what falls to its own:
+    the completions are those that one process would write.
+    """
+
+    def __init__(self, n: int, generator: torch.Generator, shared: bool) -> None:
+        self.generator = generator
+        self.shared = shared
+        # Rows of the whole batch: those that are drawn for, and those of this process.
+        everyone = n * processes.size() if shared else n
+        self.wanted = torch.arange(everyone, device=generator.device)
+        self.own = processes.mine(self.wanted) if shared else self.wanted
+        self.values = torch.zeros(everyone, 1, device=generator.device)
+
+    def uniforms(self, rows: Tensor) -> Tensor:
+        """Those of some of this process's rows: [len(rows), 1]."""
+        shape = (len(self.wanted), 1)
+        device = self.generator.device
+        self.values[self.wanted] = torch.rand(shape, generator=self.generator, device=device)
+        return self.values[self.own[rows]]
+
+    def going_on(self, rows: Tensor) -> Tensor:
+        """Which of all rows that are drawn for go on, told which of this process's do."""
+        alive = torch.zeros(len(self.own), device=rows.device)
+        alive[rows] = 1
+        if self.shared:
+            alive = processes.gathered(alive, len(self.values))
+        return alive[self.wanted] > 0
+
+
+def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """One token of each row [n, V] by inverse CDF: torch.multinomial is slow over a vocabulary."""
     cdf = logits.float().softmax(-1).cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
     # Scale by the total (1 up to rounding) so that no draw can fall behind the last token.
     return (
         torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)

@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from irl_exp import processes
 from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.modules.training import by_recipe
@@ -36,13 +37,15 @@ class LanguageModeling(pl.LightningModule):
         return -log_probs.mean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        loss = self.loss(*batch)
-        self.log("loss", loss)
+        loss = processes.portion(self.loss(*batch), int(batch[1][:, 1:].sum()))
+        self.log("loss", loss, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         tokens = int(batch[1][:, 1:].sum())
-        self.log("validation_loss", self.loss(*batch), batch_size=tokens, on_epoch=True)
+        self.log(
+            "validation_loss", self.loss(*batch), batch_size=tokens, on_epoch=True, sync_dist=True
+        )
 
     def configure_optimizers(self) -> Any:
         return by_recipe(self.trainer, self.network, self.recipe)

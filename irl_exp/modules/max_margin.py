@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irl_exp import processes
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.choice import log_choice
 from irl_exp.modules.training import by_recipe
@@ -100,17 +101,22 @@ class MaxMargin(pl.LightningModule):
 
     def training_step(self, batch: tuple[list[Sequence[int]], Tensor], index: int) -> Tensor | None:
         rows, order = batch
-        if not order.any():
+        pairs = float(order.sum())
+        if not processes.total(pairs, order.device):
             return None
         loss, right = self.measure(rows, order)
-        self.log_dict({"loss": loss, "pair_accuracy": right}, batch_size=len(order))
+        loss = processes.portion(loss, len(order) if self.objective in POOLED else pairs)
+        right = processes.portion(right, pairs)
+        self.log_dict({"loss": loss, "pair_accuracy": right}, batch_size=len(order), sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[list[Sequence[int]], Tensor], index: int) -> None:
         rows, order = batch
         loss, right = self.measure(rows, order)
         self.log_dict(
-            {"validation_loss": loss, "validation_pair_accuracy": right}, batch_size=len(order)
+            {"validation_loss": loss, "validation_pair_accuracy": right},
+            batch_size=len(order),
+            sync_dist=True,
         )
 
     def criterion(self, logged: Mapping[str, Tensor]) -> Tensor:

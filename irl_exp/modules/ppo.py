@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from irl_exp import processes
 from irl_exp.config import PPOConfig, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.metrics.behavior import distinct_n
@@ -57,7 +58,7 @@ def align(
     lora = config.trainable == "lora"
     before = policy if lora else generation.load_network(reference, str(generator.device))
     module = PPO(config, policy, before, reward, max_new_tokens, generator)
-    fit(module, ResumableLoader(prompts, batches, list), trainer, folder)
+    fit(module, ResumableLoader(prompts, batches, list, whole=True), trainer, folder)
     trainable.merge(policy.network)
     policy.save(folder)
     save_model(module.value_head, str(folder / "value_head.safetensors"))
@@ -95,6 +96,9 @@ class PPO(pl.LightningModule):
 
     Batches are lists of prompts. The value head reads the policy's own last hidden state. `stopped`
     says why training ended early, if it did.
+
+    Several processes write, score and learn from their own rows each; in between all know the whole
+    rollout, so that whatever is made of it (advantages, moments, KL, stopping) is the same to all.
     """
 
     def __init__(
@@ -153,16 +157,19 @@ class PPO(pl.LightningModule):
     def rollout(self, prompts: list[str]) -> Rollout:
         encoded = language_model.encode_prompts(self.policy, prompts, self.max_new_tokens)
         prompt = (encoded[0].to(self.device), encoded[1].to(self.device))
-        completion = generation.sample_tokens(
-            self.policy, prompt, self.max_new_tokens, self.generator
+        own = (processes.mine(prompt[0]), processes.mine(prompt[1]))
+        written = generation.sample_tokens(
+            self.policy, own, self.max_new_tokens, self.generator, shared=True
         )
+        n = len(prompts)
+        completion = (processes.gathered(written[0], n), processes.gathered(written[1], n))
         texts = generation.decode(self.policy, completion[0])
-        scores = self.reward.score(prompts, texts).to(self.device)
-        log_probs, values = self.evaluate(prompt, completion)
+        scores = self.reward.score(processes.mine(prompts), processes.mine(texts)).to(self.device)
+        log_probs, values = self.evaluate(own, written)
         with trainable.without_updates(self.reference.network):
-            reference = language_model.completion_log_probs(
-                self.reference.network, prompt, completion
-            )
+            reference = language_model.completion_log_probs(self.reference.network, own, written)
+        scores, reference = processes.gathered(scores, n), processes.gathered(reference, n)
+        log_probs, values = processes.gathered(log_probs, n), processes.gathered(values, n)
         mask = completion[1].bool()
         rewards = token_rewards(self.driving(scores), log_probs, reference, mask, self.kl_coef)
         advantages, returns = generalized_advantages(
@@ -209,13 +216,16 @@ class PPO(pl.LightningModule):
         total = int(rollout.mask[rows].sum())
         facts: dict[str, float] = {}
         for part in rows.split(self.config.micro_batch_size or len(rows)):
-            share = int(rollout.mask[part].sum()) / total
-            loss, found = self.losses(rollout, part)
-            self.manual_backward(loss * share)
+            own = processes.mine(part)
+            share = int(rollout.mask[own].sum()) / total
+            loss, found = self.losses(rollout, own)
+            # Of the gradients of several processes DDP takes the mean: here they are to be added.
+            self.manual_backward(loss * (share * processes.size()))
             facts = {name: facts.get(name, 0.0) + share * value for name, value in found.items()}
         trained = [*self.network.parameters(), *self.value_head.parameters()]
         norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
         optimizer.step()  # type: ignore[union-attr]
+        facts = {name: processes.total(value, self.device) for name, value in facts.items()}
         return {"grad_norm": norm.item(), **facts}
 
     def losses(self, rollout: Rollout, rows: Tensor) -> tuple[Tensor, dict[str, float]]:

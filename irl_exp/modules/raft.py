@@ -7,6 +7,7 @@ and earns nothing, so training goes on only as long as E R - beta KL on validati
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from irl_exp import processes
 from irl_exp.config import RaftConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.metrics.behavior import distinct_n
@@ -54,17 +56,14 @@ def align(
     batches = LengthBatches(samples.lengths.flatten().tolist(), config.batch_size, order)
     policy = generation.load_network(reference)
 
-    def collate(texts: Sequence[tuple[str, str]]) -> tuple[Pair, Pair]:
-        ours, theirs = zip(*texts, strict=True)
-        return (
-            language_model.encode_prompts(policy, ours, max_new_tokens),
-            language_model.encode_completions(policy, theirs, max_new_tokens),
-        )
-
     module = Raft(config, policy, before, reward, max_new_tokens, generator)
     fit(
         module,
-        ResumableLoader(list(zip(*samples.flat(), strict=True)), batches, collate),
+        ResumableLoader(
+            list(zip(*samples.flat(), strict=True)),
+            batches,
+            partial(collate, policy, max_new_tokens),
+        ),
         trainer,
         folder,
         epochs=config.epochs,
@@ -79,6 +78,17 @@ def align(
     )
     policy.save(folder)
     policies.save_policy(folder, "network")
+
+
+def collate(
+    policy: LanguageModel, max_new_tokens: int, texts: Sequence[tuple[str, str]]
+) -> tuple[Pair, Pair]:
+    """(prompt, completion) pairs -> what the module reads."""
+    prompts, completions = zip(*texts, strict=True)
+    return (
+        language_model.encode_prompts(policy, prompts, max_new_tokens),
+        language_model.encode_completions(policy, completions, max_new_tokens),
+    )
 
 
 class Raft(pl.LightningModule):
@@ -107,8 +117,9 @@ class Raft(pl.LightningModule):
 
     def training_step(self, batch: tuple[Pair, Pair], index: int) -> Tensor:
         log_probs = language_model.completion_log_probs(self.network, *batch)
-        loss = -log_probs.sum() / batch[1][1].sum()
-        self.log("loss", loss)
+        tokens = batch[1][1].sum()
+        loss = processes.portion(-log_probs.sum() / tokens, int(tokens))
+        self.log("loss", loss, sync_dist=True)
         return loss
 
     def validation_step(self, prompts: list[str], index: int) -> None:
@@ -125,6 +136,7 @@ class Raft(pl.LightningModule):
             },
             batch_size=len(prompts),
             on_epoch=True,
+            sync_dist=True,
         )
 
     def criterion(self, logged: Any) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irl_exp import processes
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.training import by_recipe
 
@@ -34,12 +35,13 @@ class RewardModeling(pl.LightningModule):
         return F.binary_cross_entropy_with_logits(self.reward.forward(rows), 1 - labels)
 
     def training_step(self, batch: tuple[Sequence[Sequence[int]], Tensor], index: int) -> Tensor:
-        loss = self.loss(*batch)
-        self.log("loss", loss, batch_size=len(batch[0]))
+        rows = len(batch[0])
+        loss = processes.portion(self.loss(*batch), rows)
+        self.log("loss", loss, batch_size=rows, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Sequence[Sequence[int]], Tensor], index: int) -> None:
-        self.log("validation_loss", self.loss(*batch), batch_size=len(batch[0]))
+        self.log("validation_loss", self.loss(*batch), batch_size=len(batch[0]), sync_dist=True)
 
     def criterion(self, logged: Mapping[str, Tensor]) -> Tensor:
         """What early stopping makes least."""

@@ -14,9 +14,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
+from irl_exp import processes
 from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.modules.early_stopping import EarlyStopping
@@ -54,6 +58,7 @@ class Curves(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The config stands in the manifest."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         numbers = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         with self.path.open("a") as lines:
@@ -65,7 +70,8 @@ class Checkpoints(pl.Callback):
 
     Weights, optimizer, schedule and progress are Lightning's business; generators of the module
     are the module's; the loader's place, the global generators (dropout) and how far the curves had
-    come are kept here. One file, replaced atomically.
+    come are kept here. One file, replaced atomically. Of several processes the first writes it, and
+    all go on from it; the others' global generators begin anew.
     """
 
     def __init__(self, folder: Path, loader: DataLoader) -> None:
@@ -88,13 +94,15 @@ class Checkpoints(pl.Callback):
         self.restored = state
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Lightning would do this itself, had no module asked for the number of steps before.
+        if self.restored is not None and isinstance(self.loader, ResumableLoader):
+            self.loader.load_state_dict(self.restored["loader"])
+        if not trainer.is_global_zero:
+            return
         if self.restored is None:
             self.curves.unlink(missing_ok=True)
             return
         log.info("%s: resumed at step %d", type(module).__name__, trainer.global_step)
-        # Lightning would do this itself, had no module asked for the number of steps before.
-        if isinstance(self.loader, ResumableLoader):
-            self.loader.load_state_dict(self.restored["loader"])
         torch.set_rng_state(self.restored["random"])
         if self.restored["random_cuda"]:
             torch.cuda.set_rng_state_all(self.restored["random_cuda"])
@@ -106,7 +114,9 @@ class Checkpoints(pl.Callback):
     ) -> None:
         start = time.monotonic()
         wait = max(CHECKPOINT_SECONDS, COST_FACTOR * self.cost)
-        if start - self.saved < wait or trainer.should_stop:
+        # All processes save together, when it is time for the first.
+        due = trainer.strategy.broadcast(start - self.saved >= wait)
+        if not due or trainer.should_stop:
             return
         done = trainer.current_epoch * trainer.num_training_batches + index + 1
         # Validation, and what this batch logs, come only after this hook: a checkpoint taken now
@@ -115,7 +125,8 @@ class Checkpoints(pl.Callback):
             return
         temporary = self.path.with_suffix(".part")
         trainer.save_checkpoint(temporary, weights_only=False)
-        os.replace(temporary, self.path)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.path)
         self.saved = time.monotonic()
         self.cost = self.saved - start
 
@@ -135,8 +146,39 @@ def fit(
 
     Goes on from the checkpoint that a killed training of the same module left in `folder`; who
     calls removes it once the result is safe. `early_stopping` watches `validation`; without it all
-    epochs are trained.
+    epochs are trained. Where there are several processes, all train: each its rows of every
+    training batch, and each the whole of `validation`.
     """
+    processes.everywhere(
+        _fit,
+        module,
+        loader,
+        config,
+        folder.absolute(),
+        epochs=epochs,
+        max_grad_norm=max_grad_norm,
+        validation=validation,
+        early_stopping=early_stopping,
+    )
+    if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        raise InputError(
+            f"{type(module).__name__}: training diverged to weights that are not finite; "
+            "expected a smaller learning rate"
+        )
+    module.eval()
+
+
+def _fit(
+    module: pl.LightningModule,
+    loader: DataLoader,
+    config: TrainerConfig,
+    folder: Path,
+    *,
+    epochs: int,
+    max_grad_norm: float | None,
+    validation: DataLoader | None,
+    early_stopping: EarlyStopping | None,
+) -> None:
     checkpoint = folder / CHECKPOINT_FILE
     with warnings.catch_warnings():
         # Few loader workers are right for token rows that already stand in memory.
@@ -151,6 +193,7 @@ def fit(
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,
+            **_several(),  # type: ignore[arg-type]
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             gradient_clip_val=max_grad_norm,
@@ -164,12 +207,32 @@ def fit(
         )
         resumed = checkpoint if checkpoint.is_file() else None
         trainer.fit(module, loader, validation, ckpt_path=resumed, weights_only=True)
-    if not all(parameter.isfinite().all() for parameter in module.parameters()):
-        raise InputError(
-            f"{type(module).__name__}: training diverged to weights that are not finite; "
-            "expected a smaller learning rate"
-        )
-    module.eval()
+
+
+class _Processes(LightningEnvironment):
+    """Those of processes.py, to Lightning: each as if alone on a machine, with its one device."""
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def node_rank(self) -> int:
+        return processes.rank()
+
+    def local_rank(self) -> int:
+        return 0
+
+
+def _several() -> dict[str, Any]:
+    """How Lightning trains in several processes; in one it is told nothing."""
+    if processes.size() == 1:
+        return {}
+    return {
+        "num_nodes": processes.size(),
+        "strategy": DDPStrategy(),
+        "plugins": [_Processes()],
+        "use_distributed_sampler": False,  # batches are ours to divide
+    }
 
 
 def by_recipe(trainer: pl.Trainer, network: nn.Module, recipe: Mapping[str, Any]) -> dict[str, Any]:

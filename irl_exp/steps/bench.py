@@ -98,12 +98,14 @@ class Bench:
     def numerics(self) -> dict[str, Any]:
         """How numbers are computed, as far as it can change a result."""
         trainer = self.config.trainer
-        return {
+        numerics = {
             "device": self.device,
             "precision": trainer.precision,
             "matmul_precision": trainer.matmul_precision,
             "sample_batch_size": trainer.sample_batch_size,
         }
+        # Sums over several processes are rounded otherwise.
+        return numerics | ({"processes": trainer.processes} if trainer.processes > 1 else {})
 
     @property
     def device(self) -> str:

@@ -1,6 +1,7 @@
 """pretrain: the reference policy, from random weights or from a checkpoint."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,7 @@ def _train(
         encoded = language_model.token_ids(model, comments.split(split).texts)
         return [[*row, eos][-model.context :] for row in encoded]
 
-    def collate(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        return language_model.pad(batch, model.tokenizer.pad_token_id, side="right")
-
+    collate = partial(language_model.pad, value=model.tokenizer.pad_token_id, side="right")
     train, validation = rows("train"), rows("validation")
     order = torch.Generator().manual_seed(derive(seed, "pretrain"))
     batches = LengthBatches([len(row) for row in train], config.batch_size, order)
