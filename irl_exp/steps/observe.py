@@ -24,7 +24,7 @@ from irl_exp.steps.judges import Judge, saved_judge, word_judge
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 5
+VERSION = 6
 # Between two classifiers' shares of toxic completions: more is worth a warning.
 DISAGREEMENT = 0.25
 SAMPLES_FILE = "samples.jsonl"
