@@ -435,6 +435,7 @@ class TrainerConfig:
     matmul_precision: str
     threads: int | None
     processes: int
+    recompute_activations: bool
     score_batch_size: int
     sample_batch_size: int
 

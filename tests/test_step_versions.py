@@ -277,6 +277,7 @@ def studies(store: Path) -> dict[str, Config]:
             matmul_precision="highest",
             threads=1,
             processes=1,
+            recompute_activations=False,
             score_batch_size=64,
             sample_batch_size=64,
         ),

@@ -75,21 +75,25 @@ def without_updates(network: PreTrainedModel) -> Iterator[None]:
             layer.enable_adapters(enabled=True)
 
 
+def blocks(body: nn.Module) -> nn.ModuleList:
+    """The layers of a body, which are the longest list of modules in it."""
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
+
+
 def _last(body: nn.Module, count: int) -> Iterator[nn.Module]:
     """The last blocks, and what of the body comes after them: the final norm, BERT's pooler.
 
-    The blocks are the longest list of modules in the body, and architectures declare their parts
-    in the order in which they compute.
+    Architectures declare their parts in the order in which they compute.
     """
-    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
-    blocks = max(lists, key=len, default=nn.ModuleList())
-    if count > len(blocks):
+    layers = blocks(body)
+    if count > len(layers):
         raise InputError(
-            f"last_layers={count}: the body has {len(blocks)} layers; expected at most that"
+            f"last_layers={count}: the body has {len(layers)} layers; expected at most that"
         )
-    yield from blocks[len(blocks) - count :]
-    inside = set(blocks.modules())
-    after = dropwhile(lambda module: module is not blocks, body.modules())
+    yield from layers[len(layers) - count :]
+    inside = set(layers.modules())
+    after = dropwhile(lambda module: module is not layers, body.modules())
     yield from (module for module in after if module not in inside)
 
 

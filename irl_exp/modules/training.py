@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from irl_exp import processes
 from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
+from irl_exp.models.recompute import recomputing
 from irl_exp.modules.early_stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
@@ -206,7 +208,8 @@ def _fit(
             enable_progress_bar=sys.stderr.isatty(),
         )
         resumed = checkpoint if checkpoint.is_file() else None
-        trainer.fit(module, loader, validation, ckpt_path=resumed, weights_only=True)
+        with recomputing(module) if config.recompute_activations else nullcontext():
+            trainer.fit(module, loader, validation, ckpt_path=resumed, weights_only=True)
 
 
 class _Processes(LightningEnvironment):

@@ -66,7 +66,7 @@ def align(
             "max_grad_norm": config.max_grad_norm,
             # Dropout off, as in PPO: what is sampled from is what is trained.
             "disable_dropout": True,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": trainer.recompute_activations,
             "use_cpu": generator.device.type == "cpu",
             "bf16": trainer.precision == "bf16-mixed",
             "fp16": trainer.precision == "16-mixed",

@@ -340,6 +340,17 @@ def test_a_dear_kl_keeps_the_policy_where_it_was(
     assert abs(lines[-1]["objective/kl"]) < 2
 
 
+def test_activations_computed_again_change_nothing(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """Neither what is learned nor what is written, though no network is in training mode."""
+    config = replace(CONFIG, iterations=2, micro_batch_size=8)
+    kept, again = make(tiny_folder, config), make(tiny_folder, config)
+    lines = run(again, replace(trainer, recompute_activations=True), tmp_path)
+    assert run(kept, trainer, tmp_path) == lines
+    assert torch.equal(weights(kept), weights(again))
+
+
 def test_equal_seeds_give_equal_policies(
     tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
 ) -> None:
