@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -202,7 +203,11 @@ def _fit(
             logger=Curves(folder),
             log_every_n_steps=LOG_EVERY,
             num_sanity_val_steps=0,
-            callbacks=[Checkpoints(folder, loader), *([early_stopping] if early_stopping else [])],
+            callbacks=[
+                Checkpoints(folder, loader),
+                *([early_stopping] if early_stopping else []),
+                *([_OwnSignals()] if processes.size() > 1 else []),
+            ],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
@@ -210,6 +215,17 @@ def _fit(
         resumed = checkpoint if checkpoint.is_file() else None
         with recomputing(module) if config.recompute_activations else nullcontext():
             trainer.fit(module, loader, validation, ckpt_path=resumed, weights_only=True)
+
+
+class _OwnSignals(pl.Callback):
+    """SIGTERM goes on to mean what it did. Lightning would first tell the other processes, in the
+    middle of whatever all are at, and wait for ever."""
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        signal.signal(signal.SIGTERM, self.before)
 
 
 class _Processes(LightningEnvironment):
