@@ -75,7 +75,7 @@ SHAPES = {
 WAYS: dict[str, dict[str, Any]] = {
     "all": {},
     "all, recomputed": {"recompute": True},
-    "last 4 layers": {"trainable": "last_layers", "last_layers": 4},
+    "last 4 layers": {"trainable": "last_layers", "last_layers": 4},  # or all there are
     "LoRA": {"trainable": "lora", "lora_rank": LORA_RANK},
     "LoRA, recomputed": {"trainable": "lora", "lora_rank": LORA_RANK, "recompute": True},
 }
@@ -163,6 +163,9 @@ def measure(reference: Path, way: str, device: str, precision: str) -> dict[str,
 
     overrides = dict(WAYS[way])
     again = overrides.pop("recompute", False)
+    layers = json.loads((reference / "config.json").read_text())["num_hidden_layers"]
+    if "last_layers" in overrides:
+        overrides["last_layers"] = min(overrides["last_layers"], layers)
     small = {"iterations": 1, "batch_size": PROMPTS, "minibatch_size": PROMPTS}
     small |= {"micro_batch_size": MICRO_BATCH, "stop_distinct_2": 0}
     rlhf = PPOConfig(**{**values("rlhf/ppo"), **small, **overrides})

@@ -169,7 +169,7 @@ def test_a_leaf_on_a_leaf_is_complete() -> None:
     below = generate.complete("rlhf", leaf("rlhf", "ppo"))[1]
     assert (schema, list(found)) == ("ppo", list(below))
     changed = {key: entry.value for key, entry in found.items() if entry != below[key]}
-    assert set(changed) == {"kl_coef", "iterations", "learning_rate", "gae_lambda"}
+    assert set(changed) == {"kl_coef", "iterations", "learning_rate"}
     assert changed["iterations"] == "100"
 
 
