@@ -413,6 +413,13 @@ def _choices(config: Config) -> None:
         config.evaluation.labels in ("human", "ground_truth"),
         f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
     )
+    frontier = config.evaluation.frontier
+    _require(
+        all(0 < times < math.inf and times != 1 for times in frontier)
+        and len(set(frontier)) == len(frontier),
+        f"evaluation.frontier={frontier}: expected different positive multiples of the aligned "
+        "policy's KL; once that KL is always among them",
+    )
     _require(
         config.objective in SELECTABLE,
         f"objective={config.objective}: expected a metric of the validation split "

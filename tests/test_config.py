@@ -426,6 +426,9 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ),
         ("until=pretraining", "until=pretraining: expected one of curate, pretrain, ground_truth,"),
         ("evaluation.threshold=0.5", "evaluation.threshold=0.5: expected calibrated or zero"),
+        ("evaluation.frontier=[0]", "evaluation.frontier=[0.0]: expected different positive"),
+        ("evaluation.frontier=[2,2]", "evaluation.frontier=[2.0, 2.0]: expected different"),
+        ("evaluation.frontier=[1]", "once that KL is always among them"),
         ("evaluation.labels=both", "evaluation.labels=both: expected human or ground_truth"),
         (
             "objective=recovery/auc",
