@@ -33,7 +33,13 @@ def recomputing(module: nn.Module) -> Iterator[None]:
             del block.forward  # what is left is the class's own
 
 
+# What networks call the keys and values of earlier tokens, which they keep unasked.
+CACHES = ("past_key_values", "past_key_value", "layer_past")
+
+
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    # Computed again, a block would add its keys to them a second time; training reads none.
+    kwargs |= {name: None for name in CACHES if name in kwargs}
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

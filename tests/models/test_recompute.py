@@ -25,7 +25,8 @@ def gradients(network: nn.Module, again: bool) -> tuple[dict[str, Tensor], int]:
     network.zero_grad()
     with recomputing(network) if again else nullcontext():
         with saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = network(input_ids=IDS.repeat(4, 1)).logits.square().sum()
+            ids = IDS.repeat(4, 1)
+            loss = network(ids, attention_mask=torch.ones_like(ids)).logits.square().sum()
         loss.backward()
     found = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     return found, sum(kept.values())
@@ -41,6 +42,23 @@ def test_gradients_are_the_same_and_less_is_kept(family: str) -> None:
     assert all(torch.equal(plain[name], again[name]) for name in plain)
     assert little < 0.8 * much
     assert all("forward" not in vars(block) for block in blocks(network.base_model))
+
+
+def test_a_reward_trains_as_before() -> None:
+    """With eager attention and rows of unlike length, as rewards are, and with its cache on."""
+    torch.manual_seed(0)
+    network = FAMILIES["neox"][0]().eval()
+    network.set_attn_implementation("eager")
+    mask = torch.ones(4, 8, dtype=torch.long)
+    mask[:2, 5:] = 0
+    found = []
+    for again in (False, True):
+        network.zero_grad()
+        with recomputing(network) if again else nullcontext():
+            scores = network(IDS.repeat(4, 1), attention_mask=mask, use_cache=True).logits
+            scores.square().sum().backward()
+        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
 
 
 def test_frozen_bodies_and_lora_train_as_before() -> None:
