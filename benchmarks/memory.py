@@ -17,60 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-GIB = 2**30
+from benchmarks.architectures import GIB, OURS, PYTHIA, Shape, shape_of, size, values, write
+
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS, MICRO_BATCH = 32, 64, 64, 16
 LORA_RANK = 8
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Of a GPT-NeoX; ours share input and output embeddings, Pythia's do not (Biderman et al. 2023,
-    arXiv 2304.01373, table 1 and the configurations published with the checkpoints)."""
-
-    width: int
-    layers: int
-    heads: int
-    inner: int
-    vocabulary: int
-    tied: bool = False
-
-    @property
-    def blocks(self) -> int:
-        """Weights of all blocks: four matrices with biases in each, and two norms."""
-        h, i = self.width, self.inner
-        return self.layers * (4 * h * h + 2 * h * i + 4 * h + h + i + 4 * h)
-
-    @property
-    def weights(self) -> int:
-        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.blocks + embeddings + 2 * self.width
-
-    @property
-    def updates(self) -> int:
-        """Weights of LoRA's updates to the four matrices of each block."""
-        h, i, r = self.width, self.inner, LORA_RANK
-        return self.layers * r * ((h + 3 * h) + (h + h) + (h + i) + (i + h))
-
-
-SHAPES = {
-    "neox-50k": Shape(32, 2, 2, 128, 512, True),
-    "neox-400k": Shape(96, 3, 4, 384, 512, True),
-    "neox-1m5": Shape(128, 6, 4, 512, 2048, True),
-    "pythia-14m": Shape(128, 6, 4, 512, 50304),
-    "pythia-31m": Shape(256, 6, 8, 1024, 50304),
-    "pythia-70m": Shape(512, 6, 8, 2048, 50304),
-    "pythia-160m": Shape(768, 12, 12, 3072, 50304),
-    "pythia-410m": Shape(1024, 24, 16, 4096, 50304),
-    "pythia-1b": Shape(2048, 16, 8, 8192, 50304),
-    "pythia-1.4b": Shape(2048, 24, 16, 8192, 50304),
-    "pythia-2.8b": Shape(2560, 32, 32, 10240, 50304),
-    "pythia-6.9b": Shape(4096, 32, 32, 16384, 50432),
-    "pythia-12b": Shape(5120, 36, 40, 20480, 50688),
-}
 # How PPO trains -> overrides of its configuration.
 WAYS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -81,10 +34,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+def updates(shape: Shape) -> int:
+    """Weights of LoRA's updates to the four matrices of each block."""
+    h, i, r = shape.width, shape.inner, LORA_RANK
+    return shape.layers * r * ((h + 3 * h) + (h + h) + (h + i) + (i + h))
+
+
 def states(shape: Shape, way: str) -> int:
     """Bytes of weights, gradients, moments and the reference; of LoRA no second copy is held."""
     if way.startswith("LoRA"):
-        return 4 * shape.weights + 16 * shape.updates
+        return 4 * shape.weights + 16 * updates(shape)
     trained = shape.weights
     if way.startswith("last"):
         trained = shape.blocks * min(4, shape.layers) // shape.layers + 2 * shape.width
@@ -105,51 +64,27 @@ def main() -> None:
         return
     print(f"| model | weights | {' | '.join(WAYS)} |")
     print("|---" * (len(WAYS) + 2) + "|")
-    for model in arguments.models or SHAPES:
+    for model in arguments.models or (*OURS, *PYTHIA):
         with tempfile.TemporaryDirectory() as folder:
             cells = [cell(model, way, Path(folder), arguments) for way in WAYS]
-        print(f"| `{model}` | {size(SHAPES[model].weights)} | {' | '.join(cells)} |", flush=True)
+        print(f"| `{model}` | {size(shape_of(model).weights)} | {' | '.join(cells)} |", flush=True)
 
 
 def cell(model: str, way: str, folder: Path, arguments: argparse.Namespace) -> str:
     """`measured (states)`, or the states alone, marked as computed; GiB."""
-    computed = states(SHAPES[model], way) / GIB
+    computed = states(shape_of(model), way) / GIB
     if 1.5 * computed > arguments.limit:
         return f"*{computed:.3g}*"
     if not any(folder.iterdir()):
-        write(SHAPES[model], folder)
+        write(shape_of(model), folder)
     command = [sys.executable, "-m", "benchmarks.memory", "--one", str(folder), way]
     command += ["--device", arguments.device, "--precision", arguments.precision]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"{model}, {way}: {found}", file=sys.stderr, flush=True)
     return f"{found['bytes'] / GIB:.3g} ({computed:.3g})"
-
-
-def size(weights: int) -> str:
-    return f"{weights / 1e6:.3g} M" if weights < 1e9 else f"{weights / 1e9:.3g} B"
-
-
-def write(shape: Shape, folder: Path) -> None:
-    """A checkpoint of this shape, with random weights and a tokenizer of bytes."""
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    from irl_exp.models.language_model import LanguageModel, train_tokenizer
-
-    tokenizer = train_tokenizer([" a"], 300)
-    config = GPTNeoXConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=shape.tied,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LanguageModel(GPTNeoXForCausalLM(config), tokenizer).save(folder)
 
 
 def measure(reference: Path, way: str, device: str, precision: str) -> dict[str, float]:
@@ -187,16 +122,6 @@ def measure(reference: Path, way: str, device: str, precision: str) -> dict[str,
     seconds = time.perf_counter() - start
     grown = torch.cuda.max_memory_allocated() if device == "cuda" else _peak() - before
     return {"bytes": grown, "completions_per_second": PROMPTS / seconds}
-
-
-def values(choice: str) -> dict[str, Any]:
-    """The keys of a file in conf/, without its defaults list."""
-    from omegaconf import OmegaConf
-
-    path = Path(__file__).parent.parent / "conf" / f"{choice}.yaml"
-    found = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items() if key != "defaults"}
 
 
 def _peak() -> int:

@@ -239,6 +239,8 @@ class RaftConfig(RLHFConfig):
 class GroupConfig(RLHFConfig):
     """Policy gradients against the other completions of a prompt, by a trainer of TRL's."""
 
+    kl_target: float | None
+    kl_horizon: int
     iterations: int
     batch_size: int
     group_size: int

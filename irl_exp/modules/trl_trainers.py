@@ -16,14 +16,14 @@ import json
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from irl_exp.config import DPOConfig, GroupConfig, TrainerConfig
@@ -31,6 +31,7 @@ from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer, as_reward_func
+from irl_exp.modules.ppo import adapted
 from irl_exp.modules.training import CURVES_FILE, WORKING_FOLDER
 
 # Checkpoints of a training.
@@ -81,13 +82,14 @@ def align(
             worker = _preferences(config, policy, rows, max_new_tokens, common)
         else:
             worker = _groups(config, policy, reward, prompts, max_new_tokens, common)
+            worker.add_callback(_KLControl(config, worker))
         worker.remove_callback(PrinterCallback)  # curves are ours to write
         if last:
             # The trainer goes by the names in the file, which for some architectures are not the
             # network's, and passes over those that it does not know.
             policy.network.load_state_dict(language_model.load(Path(last)).network.state_dict())
         worker.train(resume_from_checkpoint=last)
-    _write_curves(worker.state.log_history, folder)
+    _write_curves(config, worker.state.log_history, folder)
     language_model.use_eager_attention(policy.network)
     policy.save(folder)
     policies.save_policy(folder, "network")
@@ -150,6 +152,41 @@ def _groups(
         train_dataset=Dataset.from_dict({"prompt": rows}),
         processing_class=policy.tokenizer,
     )
+
+
+class _KLControl(TrainerCallback):
+    """Gives the trainer the beta of its next rollout, from the first or the one it goes on with."""
+
+    def __init__(self, config: GroupConfig, worker: Any) -> None:
+        self.config, self.worker = config, worker
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.worker.beta = kl_coefs(self.config, state.log_history)[-1]
+
+    on_log = on_train_begin
+
+
+def kl_coefs(config: GroupConfig, history: Sequence[Mapping[str, float]]) -> list[float]:
+    """beta of each rollout that TRL has logged, and of the next: as PPO adapts it, if at all."""
+    found = [config.kl_coef]
+    for entry in history:
+        if not _of_a_rollout(entry):
+            continue
+        if config.kl_target is None:
+            found.append(config.kl_coef)
+            continue
+        rate = config.batch_size / config.kl_horizon
+        found.append(adapted(found[-1], _per_completion("kl", entry), config.kl_target, rate))
+    return found
+
+
+def _of_a_rollout(entry: Mapping[str, float]) -> bool:
+    return "loss" in entry and "reward" in entry
+
+
+def _per_completion(name: str, entry: Mapping[str, float]) -> float:
+    """TRL's KL and entropy are per token, ours per completion."""
+    return entry[name] * entry["completions/mean_length"]
 
 
 # --- DPO ------------------------------------------------------------------------------------------
@@ -259,13 +296,18 @@ NAMES = {
 }
 
 
-def _write_curves(history: list[dict[str, float]], folder: Path) -> None:
-    """TRL's log as our curves. Its KL and entropy are per token, ours per completion, in nats."""
+def _write_curves(
+    config: GroupConfig | DPOConfig, history: Sequence[Mapping[str, float]], folder: Path
+) -> None:
+    """TRL's log as our curves."""
+    betas = iter(kl_coefs(config, history) if isinstance(config, GroupConfig) else [])
     with (folder / CURVES_FILE).open("w") as lines:
         for entry in history:
             if "loss" not in entry:
                 continue  # the summary at the end
             numbers = {ours: entry[theirs] for theirs, ours in NAMES.items() if theirs in entry}
-            for name in ("kl", "entropy") if "reward" in entry else ():
-                numbers[f"objective/{name}"] = entry[name] * entry["completions/mean_length"]
+            if _of_a_rollout(entry):
+                numbers["objective/kl"] = _per_completion("kl", entry)
+                numbers["objective/entropy"] = _per_completion("entropy", entry)
+                numbers["objective/kl_coef"] = next(betas)
             lines.write(json.dumps({"global_step": entry["step"], **numbers}) + "\n")

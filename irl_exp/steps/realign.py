@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import brentq
 
-from irl_exp.config import BestOfNConfig, PPOConfig, TiltedConfig
+from irl_exp.config import BestOfNConfig, GroupConfig, PPOConfig, TiltedConfig
 from irl_exp.data.comments import Comments
 from irl_exp.metrics.behavior import tilted_kl, tilted_weights
 from irl_exp.models import generation, policies
@@ -45,10 +45,10 @@ def realign(
 ) -> Artifact:
     """Artifact: a policy folder, as of `align`; its KL from the reference is to be `kl` nats.
 
-    What TRL trains, and RAFT, keeps the beta of the aligned policy instead.
+    DPO and RAFT keep the beta of the aligned policy instead.
     """
     rlhf = bench.config.rlhf
-    if isinstance(rlhf, PPOConfig):
+    if isinstance(rlhf, PPOConfig | GroupConfig):
         rlhf = replace(rlhf, kl_target=kl)
     elif isinstance(rlhf, BestOfNConfig):
         rlhf = replace(rlhf, candidates=_candidates(kl))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ RECIPE: dict[str, Any] = {"kl_coef": 0.5, "learning_rate": 1e-2, "max_grad_norm"
 GROUP: dict[str, Any] = {
     **RECIPE,
     **{"iterations": 40, "batch_size": 240, "group_size": 8, "epochs": 1, "minibatch_size": 80},
-    **{"warmup": 0.05, "clip_range": 0.2},
+    **{"warmup": 0.05, "clip_range": 0.2, "kl_target": None, "kl_horizon": 1200},
 }
 PPO = PPOConfig(
     name="ppo",
@@ -189,24 +190,43 @@ def test_trl_goes_on_from_its_last_checkpoint(
     assert [line["global_step"] for line in lines] == list(range(3, 121, 3))
 
 
+@pytest.mark.parametrize(
+    ("align", "config"),
+    [
+        pytest.param(by_ppo, PPO, id="ppo"),
+        pytest.param(by_trl, GroupConfig(name="rloo", **GROUP), id="rloo"),
+        pytest.param(by_trl, GroupConfig(name="grpo", **GROUP), id="grpo"),
+    ],
+)
 def test_an_adapted_coefficient_is_that_of_the_kl(
-    world: Any, trainer: TrainerConfig, tmp_path: Path
+    align: Align, config: Any, world: Any, trainer: TrainerConfig, tmp_path: Path
 ) -> None:
     """Among policies of one KL the best is the tilted one; asked for the KL that it has at
     beta = 0.5, PPO ends there, and with that beta, wherever it started."""
     target = float(world.kl.mean())
-    config = replace(PPO, kl_coef=2.0, kl_target=target, kl_horizon=1200, iterations=80)
+    config = replace(config, kl_coef=2.0, kl_target=target, kl_horizon=1200, iterations=80)
     reference, folder = tmp_path / "reference", tmp_path / "aligned"
     world.reference.save(reference)
     folder.mkdir()
     how = {"generator": torch.Generator().manual_seed(0), "trainer": trainer, "folder": folder}
-    by_ppo(config, reference, Judge(world), world.prompts, **how)
+    align(config, reference, Judge(world), world.prompts, **how)
     found = probabilities(generation.load_network(folder), world)
     kl = (found * (found / world.reference_probs).log()).sum(-1).mean()
     assert float(kl) == pytest.approx(target, rel=0.1)
     assert optimality(found, world) > 0.97
     *_, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     assert last["objective/kl_coef"] == pytest.approx(0.5, rel=0.15)
+
+
+def test_a_training_goes_on_with_the_beta_that_its_log_led_to() -> None:
+    """Twice the target raises it by 0.2 of the rollout's share of the horizon, 240 / 1200."""
+    config = GroupConfig(name="rloo", **GROUP | {"kl_target": 0.5})
+    rollout = {"loss": 0.1, "reward": 0.3, "kl": 0.25, "completions/mean_length": 4.0}
+    history = [rollout, {"train_runtime": 3.0}, rollout | {"kl": 0.125}]
+    assert trl_trainers.kl_coefs(config, history) == pytest.approx([0.5, 0.52, 0.52])
+    worker, state = SimpleNamespace(beta=0.5), SimpleNamespace(log_history=history)
+    trl_trainers._KLControl(config, worker).on_train_begin(None, state, None)
+    assert worker.beta == pytest.approx(0.52)
 
 
 def test_pairs_are_preferred_with_the_odds_of_the_reward(world: Any) -> None:
