@@ -12,7 +12,6 @@ the time in sampling, in scoring and in the optimizer's steps; what is left are 
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How fast PPO is, and where the time goes.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="of conf/model")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--precision", help="of steps; as conf/trainer has it for the device")
     parser.add_argument("--rollouts", type=int, default=4, help="that are counted")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -44,15 +43,15 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for model in arguments.models:
-        how = ["--device", arguments.device, "--precision", arguments.precision]
-        command = [sys.executable, "-m", "benchmarks.speed", model, "--one", *how]
-        command += ["--rollouts", str(arguments.rollouts)]
+        command = [sys.executable, "-m", "benchmarks.speed", model, "--one"]
+        command += ["--device", arguments.device, "--rollouts", str(arguments.rollouts)]
+        command += ["--precision", arguments.precision] if arguments.precision else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
         print(row(model, found), flush=True)
-    print(f"\n{found['device']}, torch {found['torch']}, {arguments.precision}")
+    print("\n" + ", ".join(str(found[name]) for name in ("device", "torch", "precision")))
 
 
 def row(model: str, found: dict[str, Any]) -> str:
@@ -78,6 +77,7 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     from irl_exp.config import PPOConfig, TrainerConfig
     from irl_exp.models import generation
+    from irl_exp.models.language_model import use_eager_attention
     from irl_exp.models.network_reward import NetworkReward
     from irl_exp.models.reward_model import NormalizedReward, Normalizer
     from irl_exp.modules import ppo
@@ -104,8 +104,9 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     small = {"iterations": 1 + arguments.rollouts, "batch_size": BATCH, "stop_distinct_2": 0}
     small |= {"minibatch_size": MINIBATCH}
     rlhf = PPOConfig(**{**values("rlhf/ppo"), **small})
-    hardware = {"accelerator": device, "precision": arguments.precision}
-    trainer = TrainerConfig(**{**values("trainer/cpu"), **hardware})
+    trainer = TrainerConfig(**values("trainer/gpu" if cuda else "trainer/cpu"))
+    trainer.precision = arguments.precision or trainer.precision
+    torch.set_float32_matmul_precision(trainer.matmul_precision)
     generation.sample_tokens = timed("sampling", generation.sample_tokens)
     ppo.PPO.update = timed("steps", ppo.PPO.update)  # type: ignore[method-assign]
     ppo.PPO.training_step = timed("all", ppo.PPO.training_step)  # type: ignore[method-assign]
@@ -116,6 +117,7 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
         folder.mkdir()
         tokenizer = generation.load_network(reference).tokenizer
         network = AutoModelForSequenceClassification.from_pretrained(reference, num_labels=1)
+        use_eager_attention(network)
         reward = NetworkReward(network.to(device).eval(), tokenizer)
         ppo.align(
             rlhf,
@@ -132,8 +134,11 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "rollouts": seconds[1:],
         "bytes": torch.cuda.max_memory_allocated() if cuda else peak,
-        "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
-        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name()
+        if cuda
+        else f"{torch.get_num_threads()} CPU threads",
+        "torch": f"torch {torch.__version__}",
+        "precision": trainer.precision,
     }
 
 
