@@ -6,11 +6,11 @@ RUN are run directories, or sweeps of them, that differ in how the reference was
 seed; of each seed the same experts, as far as until=evaluate. Prints what each kind of expert is
 like and what is recovered from it, means over seeds with 95 % t-intervals, and how closely each
 property goes with what is recovered: Spearman's correlation over the experts of one seed, whose
-comments, reference and R* are the same, as the mean over seeds with its t-interval.
+comments, reference and R* are the same, as the mean over seeds with its t-interval. Of all experts,
+of those at one beta, and of PPO's at all: how well, and how far, are two questions.
 """
 
 import argparse
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ PROPERTIES = {
     "diversity": "distinct bigrams",
     "toxicity": "toxicity",
     "overlap": "overlap",
+    # Both what the expert does otherwise than the reference and what it still does like it.
+    "balance": "overlap × (1 − overlap)",
     "log_ratio_auc": "log-ratio AUC",
 }
 OUTCOMES = {
@@ -54,15 +56,19 @@ def row(run: Run) -> dict[str, float | str]:
     rlhf = run.config["rlhf"]
     name = f"{rlhf['name']}, β = {rlhf['kl_coef']:g}"
     before, after = (value(f"policy/{policy}/length") for policy in ("reference", "aligned"))
+    overlap = value("policy/aligned/overlap")
     return {
         "seed": run.config["seed"],
+        "way": rlhf["name"],
+        "kl_coef": rlhf["kl_coef"] if rlhf["name"] != "best_of_n" else float("nan"),
         "expert": name if rlhf["name"] != "best_of_n" else f"best of {rlhf['candidates']}",
         "optimality": value("policy/aligned/optimality"),
         "kl": value("policy/aligned/kl"),
         "length_shift": abs(after / before - 1),
         "diversity": value("policy/aligned/distinct_2"),
         "toxicity": value("policy/aligned/toxicity_rate"),
-        "overlap": value("policy/aligned/overlap"),
+        "overlap": overlap,
+        "balance": overlap * (1 - overlap),
         "log_ratio_auc": value("control/log_ratio/auc"),
         "pair_accuracy": value("recovery/pair_accuracy"),
         "starc": value("recovery/starc"),
@@ -92,11 +98,22 @@ def spread(values: pd.Series) -> str:
 
 def correlations(table: pd.DataFrame) -> str:
     """Of each property with each outcome. STARC is a distance: there less is better."""
+    table = table.dropna(subset=["starc"])
     lines = [["property", *OUTCOMES.values()], ["---"] * (len(OUTCOMES) + 1)]
     for name, label in PROPERTIES.items():
         cells = [spread(pd.Series(within_seeds(table, name, outcome))) for outcome in OUTCOMES]
         lines.append([label, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def subsets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Experts among which to compare: all, those at the commonest beta, PPO's at every beta."""
+    beta = table["kl_coef"].mode()[0]
+    return {
+        "all experts": table,
+        f"experts at β = {beta:g}": table[table["kl_coef"] == beta],
+        "ppo at every β": table[table["way"] == "ppo"],
+    }
 
 
 def within_seeds(table: pd.DataFrame, name: str, outcome: str) -> list[float]:
@@ -105,22 +122,31 @@ def within_seeds(table: pd.DataFrame, name: str, outcome: str) -> list[float]:
     return [float(stats.spearmanr(part).statistic) for part in parts if len(part) > 2]
 
 
+def explained(table: pd.DataFrame, names: list[str]) -> str:
+    """How much of STARC's ranks within a seed a linear function of the ranks of these explains."""
+    shares = []
+    for _, part in table.groupby("seed"):
+        ranks = part[[*names, "starc"]].dropna().rank()
+        ranks = ranks - ranks.mean()
+        x, y = ranks[names].to_numpy(), ranks["starc"].to_numpy()
+        rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        shares.append(1 - float(np.square(rest).sum() / np.square(y).sum()))
+    return f"{' and '.join(PROPERTIES[name] for name in names)}: {spread(pd.Series(shares))}"
+
+
 def draw(table: pd.DataFrame, path: Path) -> None:
     """STARC over each property: a dot for each run, a colour for each way to align."""
     hues = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#222222")
-    ways: dict[str, list[int]] = defaultdict(list)
-    for place, kind in enumerate(table["expert"]):
-        ways[kind.split(",")[0]].append(place)
-    figure = Figure(figsize=(12.0, 6.2), layout="constrained", dpi=130)
-    panels = figure.subplots(2, 4, sharey=True).flatten()
+    figure = Figure(figsize=(12.0, 8.6), layout="constrained", dpi=130)
+    panels = figure.subplots(3, 3, sharey=True).flatten()
     for axes, (name, label) in zip(panels, PROPERTIES.items(), strict=False):
-        for (way, places), hue in zip(sorted(ways.items()), hues, strict=False):
-            part = table.iloc[places]
+        for (way, part), hue in zip(table.groupby("way"), hues, strict=False):
             axes.scatter(part[name], part["starc"], s=22, color=hue, label=way, alpha=0.85)
         rho = np.mean(within_seeds(table, name, "starc"))
         axes.set(xlabel=label, title=f"Spearman {number(float(rho))}")
         axes.grid(color="#E6E6E6")
-    for axes in panels[::4]:
+        axes.set_axisbelow(True)
+    for axes in panels[::3]:
         axes.set_ylabel("STARC distance of R̂")
     panels[-1].axis("off")
     panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
@@ -135,7 +161,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     table = read(arguments.runs)
-    print(means(table), correlations(table), sep="\n\n")
+    print(means(table))
+    for name, part in subsets(table).items():
+        print(f"\nSpearman's correlation, {name}:\n\n{correlations(part)}")
+    print("\nShare of the variance of STARC's ranks within a seed, all experts:\n")
+    for names in (["optimality"], ["optimality", "balance"]):
+        print(f"- {explained(table, names)}")
     if arguments.figure:
         draw(table, arguments.figure)
 
