@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -30,6 +29,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from irl_exp.config import PPOConfig
 from irl_exp.models.reward_model import Facts, Normalizer, Reward
 
 
@@ -188,14 +188,31 @@ def save_reward(reward: Reward, folder: Path, normalizer: Normalizer | None = No
     return folder
 
 
-# What PPO can do besides, none of it asked for.
-PLAIN_PPO: dict[str, Any] = {
-    "kl_target": None,
-    "kl_horizon": 1000,
-    "micro_batch_size": None,
-    "trainable": "all",
-    "last_layers": 1,
-    "lora_rank": 4,
-    "scale_scores": False,
-    "clip_scores": None,
-}
+# A short training that does nothing it was not asked to; a test says by `replace` what it is about.
+PLAIN_PPO = PPOConfig(
+    name="ppo",
+    kl_coef=0.1,
+    kl_target=None,
+    kl_horizon=1000,
+    iterations=2,
+    batch_size=64,
+    epochs=1,
+    minibatch_size=32,
+    micro_batch_size=None,
+    trainable="all",
+    last_layers=1,
+    lora_rank=4,
+    scale_scores=False,
+    clip_scores=None,
+    learning_rate=1e-3,
+    value_learning_rate=1e-2,
+    warmup=0.0,
+    discount=1.0,
+    gae_lambda=0.95,
+    clip_range=0.2,
+    value_clip_range=0.2,
+    value_coef=0.5,
+    max_grad_norm=1.0,
+    stop_kl=100.0,
+    stop_distinct_2=0.0,
+)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_exp.config import DPOConfig, GroupConfig, PPOConfig, RaftConfig, TrainerConfig
+from irl_exp.config import DPOConfig, GroupConfig, RaftConfig, TrainerConfig
 from irl_exp.models import generation, language_model
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
@@ -29,22 +29,16 @@ GROUP: dict[str, Any] = {
     **{"iterations": 40, "batch_size": 240, "group_size": 8, "epochs": 1, "minibatch_size": 80},
     **{"warmup": 0.05, "clip_range": 0.2, "kl_target": None, "kl_horizon": 1200},
 }
-PPO = PPOConfig(
-    name="ppo",
-    **PLAIN_PPO,
+PPO = replace(
+    PLAIN_PPO,
     iterations=40,
     batch_size=240,
-    epochs=1,
     minibatch_size=80,
-    value_learning_rate=1e-2,
     warmup=0.05,
-    discount=1.0,
     gae_lambda=1.0,
-    clip_range=0.2,
     value_clip_range=0.5,
     value_coef=0.1,
     stop_kl=30.0,
-    stop_distinct_2=0.0,
     **RECIPE,
 )
 RAFT = RaftConfig(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from irl_exp import processes
-from irl_exp.config import InputError, PPOConfig, RaftConfig, TrainerConfig
+from irl_exp.config import InputError, RaftConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.models import language_model, network_reward
 from irl_exp.models.language_model import LanguageModel
@@ -167,27 +167,17 @@ def raft_policy(
 
 
 # Everything that is reckoned over the whole batch.
-PPO_CONFIG = PPOConfig(
-    name="ppo",
-    kl_coef=0.1,
-    **PLAIN_PPO
-    | {"kl_target": 0.05, "kl_horizon": 32, "micro_batch_size": 4}
-    | {"scale_scores": True, "clip_scores": 2.0},
+PPO_CONFIG = replace(
+    PLAIN_PPO,
+    kl_target=0.05,
+    kl_horizon=32,
     iterations=5,
     batch_size=8,
-    epochs=1,
     minibatch_size=8,
-    learning_rate=1e-3,
-    value_learning_rate=1e-2,
+    micro_batch_size=4,
+    scale_scores=True,
+    clip_scores=2.0,
     warmup=0.1,
-    discount=1.0,
-    gae_lambda=0.95,
-    clip_range=0.2,
-    value_clip_range=0.2,
-    value_coef=0.5,
-    max_grad_norm=1.0,
-    stop_kl=100.0,
-    stop_distinct_2=0.0,
 )
 
 
@@ -198,7 +188,7 @@ def policy_optimization(
     folder: Path,
     **changes: Any,
 ) -> pl.LightningModule:
-    config = PPOConfig(**vars(PPO_CONFIG) | changes)
+    config = replace(PPO_CONFIG, **changes)
     policy, reference = language_model.load(source), language_model.load(source)
     freeze(policy.network)
     generator = torch.Generator().manual_seed(6)

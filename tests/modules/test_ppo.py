@@ -176,25 +176,14 @@ def test_the_value_loss_of_one_token(
 
 # --- the whole loop on a tiny model -----------------------------------------------------------
 
-CONFIG = PPOConfig(
-    name="test",
-    kl_coef=0.1,
-    **PLAIN_PPO,
+CONFIG = replace(
+    PLAIN_PPO,
     iterations=16,
-    batch_size=64,
     epochs=2,
-    minibatch_size=32,
-    learning_rate=1e-3,
     value_learning_rate=1e-3,
     warmup=0.1,
-    discount=1.0,
-    gae_lambda=0.95,
-    clip_range=0.2,
     value_clip_range=0.5,
-    value_coef=0.5,
-    max_grad_norm=1.0,
     stop_kl=1e6,
-    stop_distinct_2=0.0,
 )
 PROMPTS = ["You", "On the harbour article,", "", "Looking over Mira's last edit, thanks,"]
 

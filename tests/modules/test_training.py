@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,26 +126,18 @@ def train_reward(
     return weights(module)
 
 
-CONFIG = PPOConfig(
-    name="ppo",
-    kl_coef=0.1,
+CONFIG = replace(
+    PLAIN_PPO,
     # Everything that has a state of its own.
-    **PLAIN_PPO | {"kl_target": 0.5, "kl_horizon": 16, "scale_scores": True},
+    kl_target=0.5,
+    kl_horizon=16,
+    scale_scores=True,
     iterations=6,
     batch_size=8,
     epochs=2,
     minibatch_size=4,
     learning_rate=1e-2,
-    value_learning_rate=1e-2,
     warmup=0.2,
-    discount=1.0,
-    gae_lambda=0.95,
-    clip_range=0.2,
-    value_clip_range=0.2,
-    value_coef=0.5,
-    max_grad_norm=1.0,
-    stop_kl=100.0,
-    stop_distinct_2=0.0,
 )
 
 

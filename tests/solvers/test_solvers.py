@@ -20,7 +20,6 @@ from irl_exp.config import (
     MarginSolver,
     MaxEntropySolver,
     PlanningSolver,
-    PPOConfig,
     ProjectionSolver,
     SolverConfig,
     SvmSolver,
@@ -118,27 +117,6 @@ CONFIGS["max_entropy_network"] = margin("max_entropy_network", "max_entropy")
 CONFIGS |= {name: SolverConfig(name) for name in ("untrained", "length", "log_ratio", "perplexity")}
 CONFIGS["membership"] = ClassifierSolver(name="membership", batch_size=64, **RECIPE)
 PENALTIES = [1.0, 10.0, 100.0]
-# Two short iterations: enough to write other texts than the reference.
-PPO_CONFIG = PPOConfig(
-    name="ppo",
-    kl_coef=0.1,
-    **PLAIN_PPO,
-    iterations=2,
-    batch_size=64,
-    epochs=1,
-    minibatch_size=32,
-    learning_rate=1e-3,
-    value_learning_rate=1e-2,
-    warmup=0.0,
-    discount=1.0,
-    gae_lambda=0.95,
-    clip_range=0.2,
-    value_clip_range=0.2,
-    value_coef=0.5,
-    max_grad_norm=1.0,
-    stop_kl=100.0,
-    stop_distinct_2=0.0,
-)
 CONFIGS |= {
     "max_entropy": MaxEntropySolver("max_entropy", prior_scale=1.0),
     "bayesian": BayesianSolver("bayesian", prior_scale=None, rounds=2, family="laplace"),
@@ -267,7 +245,7 @@ def test_rlhf_may_answer_in_every_round(
 ) -> None:
     """The second round meets what PPO wrote in the first, and who was killed in between trains only
     what was not done."""
-    config = PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=2, rlhf=PPO_CONFIG)
+    config = PlanningSolver("max_margin_planning", PENALTIES, folds=3, rounds=2, rlhf=PLAIN_PPO)
 
     def planned(folder: Path) -> Tensor:
         reward = SOLVERS["max_margin_planning"](replace(problem, config=config, folder=folder))
