@@ -437,6 +437,7 @@ class TrainerConfig:
     matmul_precision: str
     threads: int | None
     processes: int
+    sharded: bool
     recompute_activations: bool
     score_batch_size: int
     sample_batch_size: int

@@ -452,6 +452,11 @@ def _processes(config: Config) -> None:
     """What several processes can share."""
     trainer = config.trainer
     if trainer.processes == 1:
+        _require(
+            not trainer.sharded,
+            "trainer.sharded=true with trainer.processes=1: there is nobody to divide networks "
+            "with; expected trainer=fsdp and 2 processes or more",
+        )
         return
     _require(
         trainer.accelerator != "mps",

@@ -63,6 +63,7 @@ def trainer() -> TrainerConfig:
         matmul_precision="highest",
         threads=1,
         processes=1,
+        sharded=False,
         recompute_activations=False,
         score_batch_size=256,
         sample_batch_size=4096,

@@ -445,6 +445,11 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "expected cpu or gpu",
         ),
         (
+            "trainer.sharded=true",
+            "trainer.sharded=true with trainer.processes=1: there is nobody to divide networks "
+            "with; expected trainer=fsdp and 2 processes or more",
+        ),
+        (
             "trainer=ddp rlhf=dpo",
             "rlhf=dpo trains in one process; expected trainer=cpu or gpu, or rlhf=ppo or raft",
         ),

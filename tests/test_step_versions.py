@@ -269,6 +269,7 @@ def studies(store: Path) -> dict[str, Config]:
             matmul_precision="highest",
             threads=1,
             processes=1,
+            sharded=False,
             recompute_activations=False,
             score_batch_size=64,
             sample_batch_size=64,

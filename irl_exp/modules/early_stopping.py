@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from irl_exp.modules.sharding import divided_like, whole
+
 
 class EarlyStopping(pl.Callback):
     """Stops after `patience` epochs in a row that were no better on validation data than the best.
@@ -35,7 +37,7 @@ class EarlyStopping(pl.Callback):
         if value < self.best:
             self.best, self.waited = value, 0
             self.weights = {
-                name: parameter.detach().to("cpu", copy=True)
+                name: whole(parameter.detach()).to("cpu", copy=True)
                 for name, parameter in module.named_parameters()
                 if parameter.requires_grad
             }
@@ -47,4 +49,5 @@ class EarlyStopping(pl.Callback):
     @torch.no_grad()
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for name, weights in self.weights.items():
-            module.get_parameter(name).copy_(weights)
+            parameter = module.get_parameter(name)
+            parameter.copy_(divided_like(weights, parameter))

@@ -22,6 +22,7 @@ from irl_exp.metrics.behavior import distinct_n
 from irl_exp.models import generation, language_model, policies, trainable
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
+from irl_exp.modules.sharding import clip_gradients
 from irl_exp.modules.training import adamw, fit
 
 
@@ -223,7 +224,7 @@ class PPO(pl.LightningModule):
             self.manual_backward(loss * (share * processes.size()))
             facts = {name: facts.get(name, 0.0) + share * value for name, value in found.items()}
         trained = [*self.network.parameters(), *self.value_head.parameters()]
-        norm = nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
+        norm = clip_gradients(trained, self.config.max_grad_norm)
         optimizer.step()  # type: ignore[union-attr]
         facts = {name: processes.total(value, self.device) for name, value in facts.items()}
         return {"grad_norm": norm.item(), **facts}

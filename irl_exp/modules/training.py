@@ -20,6 +20,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from irl_exp import processes
@@ -27,6 +28,7 @@ from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.models.recompute import recomputing
 from irl_exp.modules.early_stopping import EarlyStopping
+from irl_exp.modules.sharding import Clipping, ShardedStrategy
 
 log = logging.getLogger(__name__)
 
@@ -196,10 +198,10 @@ def _fit(
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,
-            **_several(),  # type: ignore[arg-type]
+            **_several(config.sharded),  # type: ignore[arg-type]
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
-            gradient_clip_val=max_grad_norm,
+            gradient_clip_val=None if config.sharded else max_grad_norm,
             logger=Curves(folder),
             log_every_n_steps=LOG_EVERY,
             num_sanity_val_steps=0,
@@ -207,6 +209,7 @@ def _fit(
                 Checkpoints(folder, loader),
                 *([early_stopping] if early_stopping else []),
                 *([_OwnSignals()] if processes.size() > 1 else []),
+                *([Clipping(max_grad_norm)] if config.sharded and max_grad_norm else []),
             ],
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -242,13 +245,15 @@ class _Processes(LightningEnvironment):
         return 0
 
 
-def _several() -> dict[str, Any]:
+def _several(sharded: bool) -> dict[str, Any]:
     """How Lightning trains in several processes; in one it is told nothing."""
     if processes.size() == 1:
         return {}
     return {
         "num_nodes": processes.size(),
-        "strategy": DDPStrategy(),
+        "strategy": ShardedStrategy() if sharded else DDPStrategy(),
+        # What is gathered in inference mode could not be trained with afterwards.
+        "inference_mode": not sharded,
         "plugins": [_Processes()],
         "use_distributed_sampler": False,  # batches are ours to divide
     }
@@ -288,7 +293,11 @@ def adamw(
             for beside, rate in rates.items()
         ),
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
+    # The faster kernels do not mix divided weights with whole ones.
+    divided = any(isinstance(parameter, DTensor) for parameter in parameters)
+    optimizer = torch.optim.AdamW(
+        groups, lr=learning_rate, fused=fused and not divided, foreach=False if divided else None
+    )
     rise = max(1, round(warmup * steps))
 
     def scale(step: int) -> float:

@@ -104,8 +104,9 @@ class Bench:
             "matmul_precision": trainer.matmul_precision,
             "sample_batch_size": trainer.sample_batch_size,
         }
-        # Sums over several processes are rounded otherwise.
-        return numerics | ({"processes": trainer.processes} if trainer.processes > 1 else {})
+        # Sums over several processes are rounded otherwise, and by whose gradients are whole.
+        numerics |= {"processes": trainer.processes} if trainer.processes > 1 else {}
+        return numerics | ({"sharded": True} if trainer.sharded else {})
 
     @property
     def device(self) -> str:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,15 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from irl_exp import processes
 from irl_exp.config import InputError, RaftConfig, TrainerConfig
 from irl_exp.data.batches import LengthBatches, ResumableLoader
-from irl_exp.models import language_model, network_reward
+from irl_exp.models import language_model, network_reward, trainable
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules import raft, reward_modeling, training
@@ -32,6 +34,7 @@ from irl_exp.modules.language_modeling import LanguageModeling
 from irl_exp.modules.max_margin import MaxMargin, by_odds, collate
 from irl_exp.modules.ppo import PPO, Rollout
 from irl_exp.modules.reward_modeling import RewardModeling
+from irl_exp.modules.sharding import clip_gradients, whole
 from irl_exp.modules.training import CURVES_FILE, fit
 from irl_exp.processes import Place
 from tests.materials import PLAIN_PPO
@@ -210,9 +213,13 @@ TRAININGS: dict[str, Callable[..., pl.LightningModule]] = {
 }
 
 
+# How many processes train, and whether they divide the networks.
+WAYS = {"one": (1, False), "ddp": (2, False), "fsdp": (2, True)}
+
+
 @dataclass(frozen=True)
 class Trained:
-    """By one process or by two."""
+    """In one of these ways."""
 
     modules: dict[str, pl.LightningModule]
     curves: dict[str, list[dict[str, float]]]
@@ -220,29 +227,31 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def by_one_and_two(
+def trained(
     tiny_folder: Path,
     texts: list[str],
     trainer: TrainerConfig,
     world: Any,
     tmp_path_factory: pytest.TempPathFactory,
-) -> list[Trained]:
+) -> dict[str, Trained]:
     """All at once: a second process takes seconds to start. Checkpoints are often due, for saving
     them is part of what processes do together."""
-    found = []
-    for count in (1, 2):
+    found = {}
+    for way, (count, sharded) in WAYS.items():
+        # Both change what a block is, and are to work together.
+        hardware = replace(trainer, sharded=sharded, recompute_activations=sharded)
         folders = {name: tmp_path_factory.mktemp(name) for name in TRAININGS}
         with pytest.MonkeyPatch.context() as patch, processes.helped(count):
             patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
             modules = {
-                name: train(tiny_folder, texts, trainer, folders[name])
+                name: train(tiny_folder, texts, hardware, folders[name])
                 for name, train in TRAININGS.items()
             }
             generator = torch.Generator().manual_seed(0)
             ppo = PPO(PPO_CONFIG, world.reference, world.reference, head(tiny_folder), 4, generator)
             rollout = processes.everywhere(PPO.rollout, ppo, world.prompts * 16)
         curves = {name: read(folder / CURVES_FILE) for name, folder in folders.items()}
-        found.append(Trained(modules, curves, rollout))
+        found[way] = Trained(modules, curves, rollout)
     return found
 
 
@@ -254,34 +263,107 @@ def read(curves: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in curves.read_text().splitlines()]
 
 
+several = pytest.mark.parametrize("way", ["ddp", "fsdp"])
+
+
+@several
 @pytest.mark.parametrize("name", [name for name in TRAININGS if name != "stopped_ppo"])
 def test_two_processes_learn_what_one_does(
-    by_one_and_two: list[Trained], tiny: LanguageModel, name: str
+    trained: dict[str, Trained], tiny: LanguageModel, name: str, way: str
 ) -> None:
-    one, two = (weights(found.modules[name]) for found in by_one_and_two)
+    one, two = (weights(trained[key].modules[name]) for key in ("one", way))
     before = {f"network.{key}": value for key, value in weights(tiny.network).items()}
     assert max(float((one[key] - before[key]).abs().max()) for key in one if key in before) > 1e-3
     assert max(float((one[key] - two[key]).abs().max()) for key in one) <= 1e-4
-    curves, same = (found.curves[name] for found in by_one_and_two)
+    curves, same = (trained[key].curves[name] for key in ("one", way))
     assert len(curves) > 0
     for line, other in zip(curves, same, strict=True):
         assert line == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 
-def test_two_processes_stop_where_one_does(by_one_and_two: list[Trained]) -> None:
+@several
+def test_two_processes_stop_where_one_does(trained: dict[str, Trained], way: str) -> None:
     """The KL of the whole rollout decides, for both."""
-    one, two = (found.modules["stopped_ppo"].stopped for found in by_one_and_two)
+    one, two = (trained[key].modules["stopped_ppo"].stopped for key in ("one", way))
     assert str(one).startswith("iteration ")
     assert one == two
 
 
-def test_two_processes_write_what_one_does(by_one_and_two: list[Trained]) -> None:
+def test_two_processes_write_what_one_does(trained: dict[str, Trained]) -> None:
     """Completions of one to four tokens: the draws of both go by what both have left to write."""
-    one, two = (found.rollout for found in by_one_and_two)
+    one, two = (trained[key].rollout for key in ("one", "ddp"))
     assert {1, 2, 3, 4} <= set(one.mask.sum(-1).tolist())
     assert one.texts == two.texts
     for name in ("scores", "log_probs", "values", "rewards", "advantages", "returns"):
         torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=1e-4, atol=1e-5)
+
+
+class Watched(LanguageModeling):
+    """Counts the numbers of weights and of moments that its process holds, while it trains."""
+
+    held: tuple[int, int]
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        moments = [v["exp_avg"] for v in self.optimizers().state.values()]  # type: ignore[union-attr]
+        self.held = held(self.parameters()), held(moments)
+
+
+def held(tensors: Iterable[Tensor]) -> int:
+    return sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in tensors)
+
+
+@pytest.mark.parametrize("trained_part", ["all", "last_layers", "lora"])
+def test_blocks_are_divided_while_they_train(
+    tiny_folder: Path,
+    texts: list[str],
+    trainer: TrainerConfig,
+    tmp_path: Path,
+    trained_part: str,
+) -> None:
+    """Of an even number of weights in each tensor of a block each process has half, and of their
+    moments; before and after the network is whole. Parts that do not train are divided, too."""
+    model = language_model.load(tiny_folder)
+    trainable.restrict(model.network, trained_part, 1, 2, torch.Generator().manual_seed(0))
+    module = Watched(model, **RECIPE)
+    blocks = list(trainable.blocks(model.network.base_model).parameters())
+    others = [p for p in module.parameters() if not any(p is block for block in blocks)]
+    rows = language_model.token_ids(model, texts)[:8]
+    pad = partial(language_model.pad, value=model.tokenizer.pad_token_id, side="right")
+    before = {name: value.clone() for name, value in weights(module).items()}
+    with processes.helped(2):
+        loader = DataLoader(rows, batch_size=4, collate_fn=pad)  # type: ignore[arg-type]
+        fit(module, loader, replace(trainer, sharded=True), tmp_path, max_grad_norm=1.0)
+
+    def moving(parameters: list[nn.Parameter]) -> int:
+        return sum(p.numel() for p in parameters if p.requires_grad)
+
+    assert module.held == (
+        held(blocks) // 2 + held(others),
+        moving(blocks) // 2 + moving(others),
+    )
+    after = weights(module)
+    assert list(after) == list(before)
+    for name, parameter in module.named_parameters():
+        assert not isinstance(parameter, DTensor)
+        assert torch.equal(after[name], before[name]) != parameter.requires_grad
+
+
+def test_gradients_are_clipped_by_the_norm_of_all() -> None:
+    """3 and 4, of which each process has a half, beside a whole 12: the norm is 13."""
+    with processes.helped(2):
+        norm, *gradients = processes.everywhere(clipped, 6.5)
+    assert norm == pytest.approx(13.0)
+    assert gradients == pytest.approx([1.5, 2.0, 6.0])
+
+
+def clipped(longest: float) -> list[float]:
+    mesh = init_device_mesh("cpu", (2,))
+    divided, single = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    divided = nn.Parameter(distribute_tensor(divided.detach(), mesh, [Shard(0)]))
+    divided.grad = distribute_tensor(torch.tensor([3.0, 4.0]), mesh, [Shard(0)])
+    single.grad = torch.tensor([12.0])
+    norm = clip_gradients([divided, single], longest)
+    return [float(norm), *whole(divided.grad).tolist(), *single.grad.tolist()]
 
 
 # --- who starts them --------------------------------------------------------------------------
@@ -336,7 +418,7 @@ def test_a_multirun_is_refused(tmp_path: Path) -> None:
 
 # --- the whole command ------------------------------------------------------------------------
 
-SHORT = ["+debug=smoke", "dataset.size=1200", "trainer=ddp", "trainer.threads=1", "until=pretrain"]
+SHORT = ["+debug=smoke", "dataset.size=1200", "trainer.threads=1", "until=pretrain"]
 # The command, with checkpoints so often that a short training has some.
 DRIVER = """
 import sys
@@ -383,12 +465,12 @@ def wait_for_checkpoint(folder: Path, run: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_starts_them_and_if_they_are_killed(tmp_path: Path) -> None:
-    """By itself, by torchrun, by srun's variables, and killed on the way: the same bits, once."""
-    folders = {name: tmp_path / name for name in ("alone", "torchrun", "srun", "killed")}
+def test_whoever_starts_them(tmp_path: Path) -> None:
+    """By itself, by torchrun and by srun's variables: the same bits, once."""
+    folders = {name: tmp_path / name for name in ("alone", "torchrun", "srun")}
     for folder in folders.values():
         folder.mkdir()
-    words = [*SHORT, "hydra.run.dir=run"]
+    words = [*SHORT, "trainer=ddp", "hydra.run.dir=run"]
 
     alone = launch([*command(), *words], folders["alone"])
     assert "done" in alone.communicate()[0]
@@ -418,24 +500,36 @@ def test_whoever_starts_them_and_if_they_are_killed(tmp_path: Path) -> None:
     assert "computing" in said[0]
     assert said[1] == ""
 
-    for number, status in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
-        killed = launch([*command(), *words], folders["killed"])
-        wait_for_checkpoint(folders["killed"], killed)
-        killed.send_signal(number)
-        killed.communicate()  # ends when all who could write to it have ended: the helper too
-        assert killed.returncode == status
-    resumed = launch([*command(), *words], folders["killed"])
-    said = resumed.communicate()[0]
-    assert "resumed at step" in said
-
     for folder in folders.values():
         assert json.loads((folder / "run" / "status.json").read_text())["status"] == "done"
         assert same(reference(folder), expected)
 
 
 @pytest.mark.slow
-def test_a_study_by_two_processes(tmp_path: Path) -> None:
-    run = launch([*command(), "+debug=smoke", "trainer=ddp", "hydra.run.dir=run"], tmp_path)
+@several
+def test_killed_on_the_way_they_come_to_the_same_bits(tmp_path: Path, way: str) -> None:
+    words = [*command(), *SHORT, f"trainer={way}", "hydra.run.dir=run"]
+    (tmp_path / "whole").mkdir()
+    assert "done" in launch(words, tmp_path / "whole").communicate()[0]
+
+    killed_folder = tmp_path / "killed"
+    killed_folder.mkdir()
+    for number, status in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
+        killed = launch(words, killed_folder)
+        wait_for_checkpoint(killed_folder, killed)
+        killed.send_signal(number)
+        killed.communicate()  # ends when all who could write to it have ended: the helper too
+        assert killed.returncode == status
+    said = launch(words, killed_folder).communicate()[0]
+    assert "resumed at step" in said
+    assert json.loads((killed_folder / "run" / "status.json").read_text())["status"] == "done"
+    assert same(reference(killed_folder), reference(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@several
+def test_a_study_by_two_processes(tmp_path: Path, way: str) -> None:
+    run = launch([*command(), "+debug=smoke", f"trainer={way}", "hydra.run.dir=run"], tmp_path)
     said = run.communicate()[0]
     assert run.returncode == 0, said
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
