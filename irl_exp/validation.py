@@ -414,9 +414,9 @@ def _choices(config: Config) -> None:
         f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
     )
     frontier = config.evaluation.frontier
+    names = {f"{times:g}" for times in frontier}  # as in the numbers and the artifacts of each
     _require(
-        all(0 < times < math.inf and times != 1 for times in frontier)
-        and len(set(frontier)) == len(frontier),
+        all(0 < times < math.inf for times in frontier) and len(names - {"1"}) == len(frontier),
         f"evaluation.frontier={frontier}: expected different positive multiples of the aligned "
         "policy's KL; once that KL is always among them",
     )

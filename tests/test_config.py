@@ -428,6 +428,7 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         ("evaluation.threshold=0.5", "evaluation.threshold=0.5: expected calibrated or zero"),
         ("evaluation.frontier=[0]", "evaluation.frontier=[0.0]: expected different positive"),
         ("evaluation.frontier=[2,2]", "evaluation.frontier=[2.0, 2.0]: expected different"),
+        ("evaluation.frontier=[2,2.0000001]", "evaluation.frontier=[2.0, 2.0000001]: expected"),
         ("evaluation.frontier=[1]", "once that KL is always among them"),
         ("evaluation.labels=both", "evaluation.labels=both: expected human or ground_truth"),
         (
