@@ -44,6 +44,7 @@ Rows = TypeVar("Rows", Tensor, list[Any])
 
 _place = Place(0, 1, 0, 1)
 _between: Any = None  # the group in which the others wait
+_in_step = False
 
 
 def size() -> int:
@@ -83,6 +84,22 @@ def portion(mean: Tensor, weight: float) -> Tensor:
         return mean
     mean = torch.where(mean.new_tensor(weight) > 0, mean, 0.0)  # that of nothing is NaN
     return mean * (weight * size() / total(weight, mean.device))
+
+
+def keep_in_step(wanted: bool) -> None:
+    """Whether a network is divided among the processes: then all are to pass it equally often."""
+    global _in_step
+    _in_step = wanted
+
+
+def pieces(rows: Tensor, most: int) -> Sequence[Tensor]:
+    """Rows in the pieces that pass a network, of `most` or fewer; in step, as many as all have."""
+    cut = rows.split(most)
+    if not _in_step:
+        return cut
+    count = torch.tensor(len(cut))
+    dist.all_reduce(count, dist.ReduceOp.MAX)
+    return cut if len(cut) == count else rows.tensor_split(int(count))
 
 
 def total(weight: float, device: torch.device) -> float:
@@ -165,7 +182,7 @@ def joined(
 ) -> Iterator[None]:
     """Part of the group, until it ends; then the first process sends the others home, or kills
     those that it has started: where it was interrupted they wait for what will not come."""
-    global _place, _between
+    global _place, _between, _in_step
     if "SLURM_STEP_NUM_TASKS" in os.environ and address == "env://":
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
@@ -181,11 +198,12 @@ def joined(
         if place.rank == 0:
             _tell(None)
     finally:
-        _place, _between = Place(0, 1, 0, 1), None
+        _place, _between, _in_step = Place(0, 1, 0, 1), None, False
         for other in others:
             other.kill()
             other.wait()
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def serve(place: Place) -> None:
@@ -216,6 +234,6 @@ def _see_one_device(local_rank: int) -> None:
     """Every process has a CUDA device of its own and calls it cuda:0, so that what one sends to
     another arrives on the other's. To be said before CUDA starts."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = given.split(",") if given else [str(i) for i in range(local_rank + 1)]
+    devices = given.split(",") if given is not None else [str(i) for i in range(local_rank + 1)]
     if 0 < local_rank < len(devices):  # fewer: the launcher has bound each task to its own
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[local_rank]

@@ -250,6 +250,11 @@ def _rlhf(config: Config) -> None:
                 f"{where}.minibatch_size={each.minibatch_size}",
             )
         if isinstance(each, PPOConfig):
+            _require(
+                config.trainer.precision != "16-mixed",
+                f"{where}={each.name} with trainer.precision=16-mixed, whose scaled gradients it "
+                "would clip; expected 32-true or bf16-mixed",
+            )
             micro = each.micro_batch_size
             _require(
                 micro is None or each.minibatch_size % micro == 0,
@@ -458,6 +463,10 @@ def _processes(config: Config) -> None:
             "with; expected trainer=fsdp and 2 processes or more",
         )
         return
+    _require(
+        not (trainer.sharded and trainer.precision == "16-mixed"),
+        "trainer.precision=16-mixed with trainer.sharded=true: expected 32-true or bf16-mixed",
+    )
     _require(
         trainer.accelerator != "mps",
         f"trainer.accelerator=mps: of trainer.processes={trainer.processes} only one could have "

@@ -446,6 +446,15 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "expected cpu or gpu",
         ),
         (
+            "trainer.precision=16-mixed",
+            "rlhf=ppo with trainer.precision=16-mixed, whose scaled gradients it would clip; "
+            "expected 32-true or bf16-mixed",
+        ),
+        (
+            "trainer=fsdp trainer.precision=16-mixed rlhf=tilted",
+            "trainer.precision=16-mixed with trainer.sharded=true: expected 32-true or bf16-mixed",
+        ),
+        (
             "trainer.sharded=true",
             "trainer.sharded=true with trainer.processes=1: there is nobody to divide networks "
             "with; expected trainer=fsdp and 2 processes or more",

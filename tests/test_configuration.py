@@ -170,7 +170,7 @@ def test_a_leaf_on_a_leaf_is_complete() -> None:
     assert (schema, list(found)) == ("ppo", list(below))
     changed = {key: entry.value for key, entry in found.items() if entry != below[key]}
     assert set(changed) == {"kl_coef", "iterations", "learning_rate"}
-    assert changed["iterations"] == "100"
+    assert changed["iterations"] == "200"
 
 
 # --- how it is written --------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from irl_exp import processes
 from irl_exp.config import InputError, ScratchModel
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
@@ -168,8 +169,9 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedMode
 
 
 def use_eager_attention(network: PreTrainedModel) -> None:
-    """On short sequences and a CPU, plain matrix products beat the fused attention kernel."""
-    if next(network.parameters()).device.type == "cpu":
+    """On short sequences and a CPU, plain matrix products beat the fused attention kernel. Where
+    there is a CUDA device the network will go there, later."""
+    if not torch.cuda.is_available():
         network.set_attn_implementation("eager")
 
 
@@ -230,7 +232,7 @@ def completion_states(
     first = prompt[0].shape[1] - 1  # what predicts the first completion token
     lengths = mask.sum(-1)
     states, places = [], []
-    for rows in lengths.argsort(stable=True).split(STATE_ROWS):
+    for rows in processes.pieces(lengths.argsort(stable=True), STATE_ROWS):
         longest = int(lengths[rows].max())
         hidden = hidden_states(
             network,

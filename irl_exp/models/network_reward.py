@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from irl_exp import processes
 from irl_exp.config import InputError
 from irl_exp.models import language_model
 
@@ -84,7 +85,7 @@ class NetworkReward:
         device = next(self.network.parameters()).device
         order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
         found = []
-        for chosen in order.split(size):
+        for chosen in processes.pieces(order, size):
             some = [rows[i] for i in chosen.tolist()]
             ids, mask = language_model.pad(some, self.tokenizer.pad_token_id, side="right")
             found.append(read(ids.to(device), mask.to(device)).float())

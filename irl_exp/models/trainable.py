@@ -76,9 +76,11 @@ def without_updates(network: PreTrainedModel) -> Iterator[None]:
 
 
 def blocks(body: nn.Module) -> nn.ModuleList:
-    """The layers of a body, which are the longest list of modules in it."""
-    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=nn.ModuleList())
+    """The layers of a body: its longest list of modules, of those that are in no other (as the
+    experts of a layer are)."""
+    lists = {name: m for name, m in body.named_modules() if isinstance(m, nn.ModuleList)}
+    outer = [m for name, m in lists.items() if not any(name.startswith(f"{n}.") for n in lists)]
+    return max(outer, key=len, default=nn.ModuleList())
 
 
 def _last(body: nn.Module, count: int) -> Iterator[nn.Module]:

@@ -75,6 +75,7 @@ class Rollout:
     completion: tuple[Tensor, Tensor]
     texts: list[str]
     scores: Tensor
+    driving: Tensor
     log_probs: Tensor
     reference_log_probs: Tensor
     values: Tensor
@@ -172,7 +173,8 @@ class PPO(pl.LightningModule):
         scores, reference = processes.gathered(scores, n), processes.gathered(reference, n)
         log_probs, values = processes.gathered(log_probs, n), processes.gathered(values, n)
         mask = completion[1].bool()
-        rewards = token_rewards(self.driving(scores), log_probs, reference, mask, self.kl_coef)
+        driving = self.driving(scores)
+        rewards = token_rewards(driving, log_probs, reference, mask, self.kl_coef)
         advantages, returns = generalized_advantages(
             rewards, values, mask, self.config.discount, self.config.gae_lambda
         )
@@ -181,6 +183,7 @@ class PPO(pl.LightningModule):
             completion=completion,
             texts=texts,
             scores=scores,
+            driving=driving,
             log_probs=log_probs,
             reference_log_probs=reference,
             values=values,
@@ -284,6 +287,7 @@ class PPO(pl.LightningModule):
         """Stop before an update that a collapsed or diverged policy would make worse."""
         kl = float(rollout.kl.mean())
         distinct = distinct_n(rollout.texts, 2)
+        bigrams = any(len(text.split()) > 1 for text in rollout.texts)
         numbers = (rollout.scores, rollout.log_probs, rollout.values)
         if not all(torch.isfinite(x).all() for x in numbers):
             raise FloatingPointError(
@@ -291,7 +295,7 @@ class PPO(pl.LightningModule):
             )
         if kl > self.config.stop_kl:
             self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
-        elif distinct < self.config.stop_distinct_2:
+        elif distinct < self.config.stop_distinct_2 and bigrams:
             self.stopped = (
                 f"distinct-2 {distinct:.3f} fell below "
                 f"rlhf.stop_distinct_2={self.config.stop_distinct_2:g}"
@@ -312,7 +316,7 @@ class PPO(pl.LightningModule):
                 "objective/entropy": -rollout.log_probs.sum(-1).mean().item(),
                 "objective/kl_coef": self.kl_coef,
                 "objective/non_score_reward": -penalty.mean().item(),
-                "objective/rlhf_reward": (rollout.scores - penalty).mean().item(),
+                "objective/rlhf_reward": (rollout.driving - penalty).mean().item(),
                 "objective/scores": rollout.scores.mean().item(),
                 "val/num_eos_tokens": ended.sum().item(),
                 "val/explained_variance": explained_variance(rollout),
@@ -425,8 +429,9 @@ class RunningMoments:
 
     def see(self, x: Tensor) -> float:
         """The standard deviation, x [n] included; 1 where all numbers are one."""
-        n, mean = x.numel(), float(x.double().mean())
-        squares = float((x.double() - mean).square().sum())
+        x = x.cpu().double()
+        n, mean = x.numel(), float(x.mean())
+        squares = float((x - mean).square().sum())
         total = self.count + n
         self.squares += squares + (mean - self.mean) ** 2 * self.count * n / total
         self.mean += (mean - self.mean) * n / total

@@ -4,12 +4,11 @@ Each process keeps a part of every block's weights, gradients and moments, and g
 while it computes with it (Zhao et al. 2023, arXiv 2304.11277; ZeRO's third stage, Rajbhandari et
 al. 2020, arXiv 1910.02054). What is outside of blocks (embeddings, norms, heads) is whole in each
 process, its gradients averaged as DDP averages them. All processes compute the same number of
-forward passes, as they do under DDP.
+forward passes (processes.pieces). A block's whole gradient is kept until the backward pass ends.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -91,7 +90,7 @@ class ShardedStrategy(DDPStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return {name: whole(value) for name, value in self.lightning_module.state_dict().items()}
+        return self._collected(self.lightning_module.state_dict())
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
@@ -100,26 +99,42 @@ class ShardedStrategy(DDPStrategy):
         self.lightning_module.load_state_dict(saved, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        return _with_moments(super().optimizer_state(optimizer), lambda i, value: whole(value))
+        state: dict[str, Any] = super().optimizer_state(optimizer)
+        return {**state, "state": {i: self._collected(v) for i, v in state["state"].items()}}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         states = []
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             kept = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            states.append(_with_moments(saved, partial(_like, kept)))
+            moments = {
+                i: {name: divided_like(value, kept[i]) for name, value in values.items()}
+                for i, values in saved["state"].items()
+            }
+            states.append({**saved, "state": moments})
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
+
+    def _collected(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors, one after the other, on the CPU of the first process, who saves them."""
+        found = {}
+        for name, value in state.items():
+            full = whole(value)
+            if self.is_global_zero:
+                found[name] = full.cpu()
+        return found
 
     def _divide(self) -> None:
         assert self.lightning_module is not None
+        processes.keep_in_step(True)
         mesh = init_device_mesh(self.root_device.type, (processes.size(),))
-        self.kept: list[tuple[nn.ModuleList, int, nn.Module, torch.device]] = []
+        # Whole blocks wait in the first process, the only one that is asked for what was learned.
+        self.kept: list[tuple[nn.ModuleList, int, nn.Module | None, torch.device]] = []
         for layers in _layers(self.lightning_module):
             for i, block in enumerate(layers):
                 layers[i] = part = copy.deepcopy(block)
                 # A block is gathered for itself alone, and left again before the next one is.
                 fully_shard(part, mesh=mesh, reshard_after_forward=True)
                 device = next(block.parameters()).device
-                self.kept.append((layers, i, block.cpu(), device))
+                self.kept.append((layers, i, block.cpu() if self.is_global_zero else None, device))
         self.hooks = [
             parameter.register_post_accumulate_grad_hook(_average)
             for parameter in self.lightning_module.parameters()
@@ -129,11 +144,15 @@ class ShardedStrategy(DDPStrategy):
     @torch.no_grad()
     def _restore(self) -> None:
         for layers, i, block, device in self.kept:
-            for ours, trained in zip(block.parameters(), layers[i].parameters(), strict=True):
-                ours.copy_(whole(trained))
+            learned = [whole(parameter) for parameter in layers[i].parameters()]
+            if block is None:
+                continue
+            for ours, value in zip(block.parameters(), learned, strict=True):
+                ours.copy_(value)
             layers[i] = block.to(device)
         for hook in self.hooks:
             hook.remove()
+        processes.keep_in_step(False)
 
 
 def _layers(module: pl.LightningModule) -> list[nn.ModuleList]:
@@ -148,18 +167,3 @@ def _average(parameter: Tensor) -> None:
     assert parameter.grad is not None
     dist.all_reduce(parameter.grad)
     parameter.grad /= processes.size()
-
-
-def _like(parameters: Sequence[Tensor], i: int, value: Tensor) -> Tensor:
-    return divided_like(value, parameters[i])
-
-
-def _with_moments(
-    state: Mapping[str, Any], change: Callable[[int, Tensor], Tensor]
-) -> dict[str, Any]:
-    """An optimizer's state with other moments, `change` told which parameter's each is."""
-    moments = {
-        i: {name: change(i, value) for name, value in values.items()}
-        for i, values in state["state"].items()
-    }
-    return {**state, "state": moments}

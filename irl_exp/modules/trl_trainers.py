@@ -136,6 +136,8 @@ def _groups(
         else (GRPOTrainer, GRPOConfig(**common, loss_type="dr_grpo", scale_rewards="none"))
     )
 
+    arguments._n_gpu = 1  # other devices are not ours, and TRL refuses to train where it sees them
+
     class OurPrompts(kind):  # type: ignore[misc, valid-type]
         """Reads prompts as every other step of ours does: no special token is added or read."""
 
@@ -227,9 +229,11 @@ def _preferences(
             for side in ("chosen", "rejected")
         },
     }
+    arguments = Arguments(**common)
+    arguments._n_gpu = 1
     return OurTokens(
         model=policy.network,
-        args=Arguments(**common),
+        args=arguments,
         train_dataset=Dataset.from_dict(rows | ids),
         processing_class=policy.tokenizer,
     )

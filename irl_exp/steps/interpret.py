@@ -119,7 +119,7 @@ def _factors(bench: Bench, pool: Demonstrations, reference: Artifact) -> Columns
         last = ids[torch.arange(len(ids), device=ids.device), tokens - 1]
         length.append(tokens.cpu())
         ended.append((last == model.tokenizer.eos_token_id).cpu())
-        likelihood.append((log_probs.double().sum(-1) / tokens).cpu())
+        likelihood.append(log_probs.cpu().double().sum(-1) / tokens.cpu())
     columns = {
         "length": torch.cat(length).numpy(),
         "ended": torch.cat(ended).numpy(),

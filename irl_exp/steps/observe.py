@@ -273,7 +273,7 @@ class _Sight:
                 (ids.to(self.bench.device), mask.to(self.bench.device)) for ids, mask in encoded
             )
             log_probs = language_model.completion_log_probs(model.network, prompt, completion)
-            total += float(log_probs.double().sum())
+            total += float(log_probs.cpu().double().sum())
             tokens += int(completion[1].sum())
         return float(np.exp(-total / tokens))
 

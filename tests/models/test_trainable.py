@@ -22,7 +22,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from irl_exp.config import InputError
-from irl_exp.models.trainable import merge, restrict
+from irl_exp.models.trainable import blocks, merge, restrict
 from irl_exp.validation import TRAINABLE
 
 SIZES = {
@@ -199,3 +199,16 @@ def test_a_policy_keeps_embeddings_that_are_its_output_layer(kind: str) -> None:
     restrict(network, kind, 1, 2, generator())
     assert not network.get_output_embeddings().weight.requires_grad
     assert bool(trained(network)) == (kind != "head")
+
+
+def test_the_layers_are_not_the_experts_of_one_of_them() -> None:
+    """A mixture of more experts than there are layers."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(2, 2) for _ in range(5))
+
+    body = nn.ModuleDict({"heads": nn.ModuleList(), "layers": nn.ModuleList([Layer(), Layer()])})
+    assert blocks(body) is body["layers"]
+    assert len(blocks(nn.Linear(2, 2))) == 0

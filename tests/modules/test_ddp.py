@@ -81,13 +81,18 @@ def head(source: Path) -> NetworkReward:
 
 
 def reward_model(
-    source: Path, texts: list[str], trainer: TrainerConfig, folder: Path
+    source: Path,
+    texts: list[str],
+    trainer: TrainerConfig,
+    folder: Path,
+    count: int = ROWS,
+    batch: int = BATCH,
 ) -> pl.LightningModule:
     reward = head(source)
-    rows = network_reward.encode(reward.tokenizer, reward.network, [""] * ROWS, texts[:ROWS])
+    rows = network_reward.encode(reward.tokenizer, reward.network, [""] * count, texts[:count])
     examples = [(row, i % 2) for i, row in enumerate(rows)]
     module = RewardModeling(reward, **RECIPE)
-    batches = LengthBatches([len(row) for row in rows], BATCH, torch.Generator().manual_seed(1))
+    batches = LengthBatches([len(row) for row in rows], batch, torch.Generator().manual_seed(1))
     fit(
         module,
         ResumableLoader(examples, batches, reward_modeling.collate),
@@ -191,24 +196,32 @@ def policy_optimization(
     folder: Path,
     **changes: Any,
 ) -> pl.LightningModule:
+    """With LoRA the reference is the policy without its updates."""
     config = replace(PPO_CONFIG, **changes)
-    policy, reference = language_model.load(source), language_model.load(source)
+    policy = language_model.load(source)
+    lora = config.trainable == "lora"
+    reference = policy if lora else language_model.load(source)
     freeze(policy.network)
     generator = torch.Generator().manual_seed(6)
+    trainable.restrict(policy.network, config.trainable, 1, 4, generator)
     module = PPO(config, policy, reference, head(source), 8, generator)
     prompts = [" ".join(text.split()[: 1 + i % 3]) for i, text in enumerate(texts[:40])]
     batches = [list(range(i, i + 8)) for i in range(0, 40, 8)]
     fit(module, ResumableLoader(prompts, batches, list, whole=True), trainer, folder)
+    trainable.merge(policy.network)
     return module
 
 
 TRAININGS: dict[str, Callable[..., pl.LightningModule]] = {
     "language_modeling": language_modeling,
     "reward_model": reward_model,
+    # Of 129 rows one process has 65, which pass the network in two pieces, the other in one.
+    "uneven": partial(reward_model, count=2 * 129, batch=129),
     "hinge": partial(recovery, objective="hinge"),
     "max_entropy": partial(recovery, objective="max_entropy"),
     "raft": raft_policy,
     "ppo": policy_optimization,
+    "lora": partial(policy_optimization, trainable="lora", learning_rate=1e-2),
     "stopped_ppo": partial(policy_optimization, stop_kl=0.5, learning_rate=1e-2),
 }
 

@@ -396,6 +396,16 @@ def test_scores_are_scaled_and_then_held(tiny_folder: Path) -> None:
     close(plain.driving(torch.tensor([-4.0, 9.0])), [-4.0, 9.0])
 
 
+def test_the_logged_return_is_of_what_drives_training(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """Of scores that are held at 0.01 and without a KL yet: below that, whatever the scores."""
+    config = replace(CONFIG, iterations=1, clip_scores=0.01)
+    (line,) = run(make(tiny_folder, config), trainer, tmp_path)
+    assert line["objective/scores"] > 0.1
+    assert 0 < line["objective/rlhf_reward"] <= 0.0101
+
+
 def test_only_the_last_layers_train(
     tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
 ) -> None:
@@ -479,6 +489,18 @@ def test_repetition_stops_before_an_update(
     assert ppo.stopped.startswith("iteration 0: distinct-2 ")
     assert "rlhf.stop_distinct_2=1.1" in ppo.stopped
     assert torch.equal(weights(ppo), before)
+
+
+def test_texts_of_one_word_are_no_repetition(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
+) -> None:
+    """They have no bigrams, of which none could be distinct."""
+    config = replace(CONFIG, iterations=2, stop_distinct_2=0.01)
+    model = language_model.load(tiny_folder)
+    generator = torch.Generator().manual_seed(0)
+    ppo = PPO(config, model, language_model.load(tiny_folder), Letters(), 1, generator)
+    assert len(run(ppo, trainer, tmp_path)) == 2
+    assert ppo.stopped is None
 
 
 def test_a_reward_that_is_not_a_number_raises(
