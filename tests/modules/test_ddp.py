@@ -371,8 +371,8 @@ def test_gradients_are_clipped_by_the_norm_of_all() -> None:
 
 def clipped(longest: float) -> list[float]:
     mesh = init_device_mesh("cpu", (2,))
-    divided, single = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
-    divided = nn.Parameter(distribute_tensor(divided.detach(), mesh, [Shard(0)]))
+    divided = nn.Parameter(distribute_tensor(torch.zeros(2), mesh, [Shard(0)]))
+    single = nn.Parameter(torch.zeros(1))
     divided.grad = distribute_tensor(torch.tensor([3.0, 4.0]), mesh, [Shard(0)])
     single.grad = torch.tensor([12.0])
     norm = clip_gradients([divided, single], longest)
