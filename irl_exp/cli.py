@@ -44,7 +44,7 @@ from irl_exp.config import (
     WandbTracker,
     innermost,
 )
-from irl_exp.identity import SWEPT, inputs, is_done, run_folder, run_id, sweep_name, swept
+from irl_exp.identity import SWEPT, axis, inputs, is_done, run_folder, run_id, sweep_name, swept
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 from irl_exp.validation import validate
 
@@ -166,7 +166,7 @@ def register() -> None:
     for schemas in SCHEMAS.values():
         for name, schema in schemas.items():
             store.store(name=f"{name}_schema", node=schema)
-    for resolver in (run_id, sweep_name, run_folder):
+    for resolver in (run_id, sweep_name, run_folder, axis):
         OmegaConf.register_new_resolver(f"irl_exp.{resolver.__name__}", resolver, replace=True)
 
 

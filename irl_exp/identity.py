@@ -41,13 +41,16 @@ def run_id(*, _root_: DictConfig) -> str:
 
 
 def sweep_name(*, _root_: DictConfig) -> str:
-    """`name`, or the +sweep choice, or adhoc."""
+    """`name`; or the choice of +sweep, and of +debug, whose runs are no part of it; or adhoc."""
     name = str(_root_.get("name") or "")
     if name:
         if not re.fullmatch(r"\w[\w .-]*", name):
             raise InputError(f"name={name}: expected a name for a folder, without / and first dots")
         return name
-    return str(_root_.hydra.runtime.choices.get("sweep") or "adhoc")
+    chosen = _root_.hydra.runtime.choices
+    if not chosen.get("sweep"):
+        return "adhoc"
+    return "-".join(chosen[group] for group in ("sweep", "debug") if chosen.get(group))
 
 
 def run_folder(*, _root_: DictConfig) -> str:
@@ -71,6 +74,11 @@ def run_label(*, _root_: DictConfig) -> str:
         if key.split(".")[0] not in (*NOT_IDENTITY, "sweep") and fits:
             label += f"_{word[:LONGEST]}" if label else word[:LONGEST]
     return label or "default"
+
+
+def axis(full: str, small: str, *, _root_: DictConfig) -> str:
+    """The values of a key in the file of a sweep: beside +debug the small ones."""
+    return small if _root_.hydra.runtime.choices.get("debug") else full
 
 
 def swept(overrides: Iterable[str]) -> str:

@@ -286,6 +286,8 @@ def test_equal_studies_have_equal_ids() -> None:
         ([], "adhoc", "default"),
         (["seed=3", "solver=logistic"], "adhoc", "seed-3_solver-logistic"),
         (["rlhf.kl_coef=0.25", "+debug=smoke"], "adhoc", "kl_coef-0.25_debug-smoke"),
+        (["+sweep=planted", "seed=1"], "planted", "seed-1"),
+        (["+sweep=planted", "+debug=smoke"], "planted-smoke", "debug-smoke"),
         (["name=mine", "paths.store=/a/b", "tags=[x]", "seed=1"], "mine", "seed-1"),
         (["dataset=file", "dataset.path=/a b/c.csv"], "adhoc", "dataset-file_path-a-b-c.csv"),
     ],

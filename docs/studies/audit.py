@@ -5,7 +5,8 @@
 RUN are run directories, or sweeps of them, as far as until=interpret: with a word planted, with a
 bonus for length, and with nothing. Of each kind of run, and of each of the two terms, prints in how
 many the term is among the first findings of the report ("What stands out": it rewards the word, or
-length), and the share with its exact 95 % interval (Clopper and Pearson 1934).
+length), and the share with its exact 95 % interval (Clopper and Pearson 1934); and in how many the
+length stands there in either direction, rewarded or punished.
 """
 
 import argparse
@@ -30,14 +31,17 @@ def planted(config: dict[str, Any]) -> str:
     return " and ".join(f"{name}, {bonus:g} sd" for name, bonus in terms.items() if bonus) or "–"
 
 
-def named(run: Run, top: int) -> tuple[bool, bool]:
-    """Whether the first findings of a run say that R̂ rewards the word, and length."""
+def named(run: Run, top: int) -> tuple[bool, bool, bool]:
+    """Whether R̂, by the first findings of a run, rewards the word, rewards length, and rewards or
+    punishes length."""
     assert run.findings is not None
     first = run.findings[run.findings["stands_out"]].head(top)
-    rewarded = first[first["correlation"] > 0]
-    found = set(zip(rewarded["kind"], rewarded["name"], strict=True))
-    word = run.config["ground_truth"].get("word", WORD)
-    return ("word", word) in found, ("factor", "length") in found
+    rewarded, either = (
+        set(zip(rows["kind"], rows["name"], strict=True))
+        for rows in (first[first["correlation"] > 0], first)
+    )
+    word, length = ("word", run.config["ground_truth"].get("word", WORD)), ("factor", "length")
+    return word in rewarded, length in rewarded, length in either
 
 
 def main() -> None:
@@ -48,11 +52,11 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=3)
     arguments = parser.parse_args()
     places = {path.parent for run in arguments.runs for path in run.glob("**/findings.parquet")}
-    kinds: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    kinds: dict[str, list[tuple[bool, ...]]] = defaultdict(list)
     for run in map(Run.read, sorted(places)):
         kinds[planted(run.config)].append(named(run, arguments.top))
-    print("| planted | runs | named: the word | named: length |")
-    print("|---|---|---|---|")
+    print("| planted | runs | rewards the word | rewards length | rewards or punishes length |")
+    print("|---|---|---|---|---|")
     for kind, answers in sorted(kinds.items()):
         cells = [share(sum(column), len(answers)) for column in zip(*answers, strict=True)]
         print(f"| {kind} | {len(answers)} | {' | '.join(cells)} |")
