@@ -275,14 +275,17 @@ def require_sources(config: Config) -> None:
     """Refuse a model or classifier that is not there before hours are spent on what precedes it."""
     from irl_exp import hub
 
-    for step, group in (
-        ("pretrain", config.model),
-        ("ground_truth", innermost(config.ground_truth)),
-        ("align", config.evaluation.second),
+    for step, key, group in (
+        ("pretrain", "model.path", config.model),
+        ("ground_truth", "ground_truth.path", innermost(config.ground_truth)),
+        ("align", "evaluation.second_classifier", config.evaluation.second),
     ):
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
         if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):
-            hub.resolve(group.path, group.revision, "model")
+            try:
+                hub.resolve(group.path, group.revision, "model")
+            except InputError as error:
+                raise InputError(f"{key}={error}") from error
 
 
 def require_solvers(config: Config) -> None:
@@ -338,7 +341,10 @@ def reset_process_state(config: Config) -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     cores = len(os.sched_getaffinity(0)) // processes.local_size()
-    torch.set_num_threads(config.trainer.threads or max(1, cores))
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # as everything that computes takes it
+    torch.set_num_threads(
+        config.trainer.threads or (int(asked) if asked.isdecimal() else 0) or max(1, cores)
+    )
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     # Filling new memory with NaN guards against reading it unset; here it only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -418,6 +424,8 @@ def condense(error: BaseException) -> str:
         case OmegaConfBaseException(full_key=str(key)) if node := _NODE.search(line):
             group = node[1].lower().removesuffix("config")  # SolverConfig: the group solver
             return f"{key}: an option of {group}; expected {group}@{key}={node[2]}"
+        case OmegaConfBaseException(full_key=str(key)) if "does not support deletion" in line:
+            return f"{key}: cannot be left out; expected a value, or null where that has a meaning"
         case OmegaConfBaseException(full_key=str(key)) if "is not a ListConfig" in line:
             return f"{key}: expected a list, as '{key}=[first,second]'"
         case OmegaConfBaseException(full_key=str(key)):

@@ -38,6 +38,8 @@ def study(bench: Bench) -> None:
     # Before inverting: is the expert aligned at all?
     before = observe(bench, "reference", reference, comments, reference, *judges)
     after = observe(bench, "aligned", aligned, comments, reference, *judges, baseline=before)
+    if wanted := getattr(config.rlhf, "kl_target", None):
+        check(bench, "aligned", wanted, after)
     bench.finish("align")
     pairs = demonstrate(bench, comments, aligned, reference)
     bench.finish("demonstrate")

@@ -173,7 +173,16 @@ def helped(count: int) -> Iterator[None]:
         for i in range(1, count)
     ]
     with joined(Place(0, count, 0, count), f"tcp://127.0.0.1:{port}", others):
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            gone = [str(i) for i, other in enumerate(others, start=1) if other.poll() is not None]
+            if not gone:
+                raise
+            raise InputError(
+                f"of the {count} processes that train, {' and '.join(gone)} ended (killed, or out "
+                "of memory?); the same command goes on from the last checkpoint"
+            ) from error
 
 
 @contextmanager

@@ -132,6 +132,7 @@ class Store:
         identity: Mapping[str, Any],
         compute: Callable[[Path], None],
         rerun: bool = False,
+        label: str | None = None,
     ) -> Artifact:
         """The artifact of ``step`` for ``identity``: found if it exists, else computed.
 
@@ -146,6 +147,7 @@ class Store:
                 is published, what it wrote stays for the next attempt, and the exception goes on.
             rerun: compute from nothing even if the artifact exists, and replace it. The old one
                 stays in its place until the new one is complete.
+            label: what the log calls the step, if not by its name.
 
         Raises:
             InputError: the store cannot be written to or locked; or see `fingerprint`.
@@ -160,7 +162,7 @@ class Store:
                 seconds = None if rerun else _seconds_if_finished(folder, key)
                 if seconds is None:
                     self.misses += 1
-                    seconds = _compute(folder, step, identity, compute, rerun)
+                    seconds = _compute(folder, step, identity, compute, rerun, label or step)
                     return Artifact(step, key, folder, hit=False, seconds=seconds)
         self.hits += 1
         return Artifact(step, key, folder, hit=True, seconds=seconds)
@@ -296,6 +298,7 @@ def _compute(
     identity: Mapping[str, Any],
     compute: Callable[[Path], None],
     rerun: bool,
+    label: str,
 ) -> float:
     """Compute in a temporary folder, then publish it as ``folder``. The caller holds the lock."""
     key = folder.name
@@ -307,7 +310,7 @@ def _compute(
     # A process killed between its manifest and its rename left a complete attempt: publish that.
     seconds = _seconds_if_finished(attempt, key)
     if seconds is None:
-        log.info("%s %s: computing", step, key)
+        log.info("%s %s: computing", label, key)
         start = time.perf_counter()
         compute(attempt)
         seconds = time.perf_counter() - start

@@ -126,7 +126,8 @@ class Tracker:
         self._write_status("done")
 
     def warn(self, text: str) -> None:
-        """Something a reader of the results must know; shown in the table and the report."""
+        """Something a reader of the results must know: said at once, and in table and report."""
+        log.warning("warning: %s", text)
         self.warnings.append(text)
         self._write_status("running")
 

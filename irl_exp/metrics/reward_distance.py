@@ -72,6 +72,23 @@ def starc(a: ArrayLike, b: ArrayLike) -> float:
     return standardized_distance(first, second)
 
 
+def starc_matrix(rewards: ArrayLike) -> NDArray[np.float64]:
+    """`starc` of every two of r rewards: float64 [r, r], symmetric, 0 on the diagonal.
+
+    Args:
+        rewards: scores [r, n, m] of m >= 2 completions of each of n prompts.
+
+    Raises:
+        ValueError: see `centred`.
+    """
+    rows = [centred(scores).ravel() for scores in np.asarray(rewards, dtype=np.float64)]
+    unit = np.array([row / (float(np.linalg.norm(row)) or 1.0) for row in rows])
+    distances = np.zeros((len(unit), len(unit)))
+    for i in range(len(unit) - 1):
+        distances[i, i + 1 :] = np.linalg.norm(unit[i + 1 :] - unit[i], axis=1) / 2
+    return distances + distances.T
+
+
 def standardized_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Half the L2 distance of two canonical rewards of one shape, each first scaled to length 1
     unless it is 0. That is sqrt((1 - rho) / 2), rho their cosine, but exact near rho = 1."""

@@ -89,18 +89,43 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     Raises:
         ValueError: for fewer than two values, a NaN or infinite one, or `level` out of range.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size < 2:
-        raise ValueError(f"values: expected at least two in one dimension, got {array.shape}")
-    if not np.all(np.isfinite(array)):
-        where = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"values: got {array[where]} at index {where}")
+    array = _several(values)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number strictly between 0 and 1, got {level}")
     mean = float(array.mean())
     quantile = float(stats.t.ppf((1 + level) / 2, df=array.size - 1))
     half_width = quantile * float(array.std(ddof=1)) / array.size**0.5
     return mean, mean - half_width, mean + half_width
+
+
+def student_p(values: ArrayLike) -> float:
+    """Two-sided p-value of Student's t-test that the mean of independent values is 0, such as of
+    one difference per seed. It is below 1 - level where 0 is outside of `mean_interval`.
+
+    Args:
+        values: [n], n >= 2.
+
+    Returns:
+        A number in [0, 1]; 1 where all values are 0.
+
+    Raises:
+        ValueError: for fewer than two values, a NaN or infinite one.
+    """
+    array = _several(values)
+    error = float(array.std(ddof=1)) / array.size**0.5
+    if error == 0:
+        return 1.0 if array[0] == 0 else 0.0
+    return float(2 * stats.t.sf(abs(array.mean()) / error, df=array.size - 1))
+
+
+def _several(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size < 2:
+        raise ValueError(f"values: expected at least two in one dimension, got {array.shape}")
+    if not np.all(np.isfinite(array)):
+        where = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ValueError(f"values: got {array[where]} at index {where}")
+    return array
 
 
 def sign_flip_p(differences: ArrayLike, *, draws: int = 9999, rng: np.random.Generator) -> float:

@@ -156,7 +156,9 @@ def from_classifier(folder: Path, toxic_label: str, batch_size: int) -> NetworkR
     if toxic_label.lower() not in labels:
         known = ", ".join(map(str, names.values()))
         raise InputError(
-            f"toxic_label={toxic_label}: {folder} has the labels {known}; expected one of them"
+            f"{folder}: a text classifier with the labels {known}, of which the toxic one was to "
+            f"be {toxic_label}; expected ground_truth.toxic_label, or for the second classifier "
+            "evaluation.second_toxic_label, to be one of them"
         )
     toxic = labels[toxic_label.lower()]
     weights = torch.zeros(len(labels))

@@ -31,6 +31,8 @@ TOGETHER = {
     frozenset({"initialization", "order"}): "recovery",
 }
 LEVEL = 0.95
+# The number in a summary that says how large a run's model is.
+SIZE = "model/parameters"
 
 Values = dict[str, Hashable]
 
@@ -203,20 +205,25 @@ def shown(value: Hashable) -> str:
 
 
 def ordered(runs: Sequence[Run], named: Sequence[Axis]) -> list[Run]:
-    """By the axes, the first one outermost; on each, the commonest value first, then by size."""
-    ranks = {axis.name: _ranks([axis.of(run) for run in runs]) for axis in named}
+    """By the axes, the first one outermost, on each in the order of `order`."""
+    ranks = {axis.name: {v: place for place, v in enumerate(order(axis, runs))} for axis in named}
     return sorted(runs, key=lambda run: [ranks[a.name][a.of(run)] for a in named])
+
+
+def order(axis: Axis, runs: Sequence[Run]) -> list[Hashable]:
+    """The values of an axis: models from the smallest, as far as all have told their size; of all
+    else the commonest first, then by size."""
+    column = [axis.of(run) for run in runs]
+    sizes = {axis.of(run): size for run in runs if (size := value(run, SIZE)) is not None}
+    if axis.name == "model" and sizes.keys() == set(column):
+        return sorted(sizes, key=sizes.__getitem__)
+    first = usual(column)
+    return [first, *sorted(set(column) - {first}, key=_by_size)]
 
 
 def usual(column: Sequence[Hashable]) -> Hashable:
     """The commonest value; of several, the smallest."""
     return max(sorted(set(column), key=_by_size), key=column.count)
-
-
-def _ranks(column: list[Hashable]) -> dict[Hashable, int]:
-    first = usual(column)
-    rest = sorted(set(column) - {first}, key=_by_size)
-    return {value: place for place, value in enumerate([first, *rest])}
 
 
 def _by_size(value: Hashable) -> tuple[bool, Any]:

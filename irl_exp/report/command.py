@@ -39,8 +39,8 @@ def parse() -> argparse.Namespace:
         prog="irl-report",
         description="Compare runs: means over seeds, distances between the rewards that they "
         "recovered, curves along what varied.",
-        epilog="Writes report.md, figures/ and tables (CSV, Parquet). Of what is in OUT already, "
-        "only what an earlier report wrote, and nobody changed, is replaced.",
+        epilog="Writes index.html, report.md, figures/ and tables (CSV, Parquet). Of what is in "
+        "OUT already, only what an earlier report wrote, and nobody changed, is replaced.",
     )
     parser.add_argument(
         "folders",
@@ -66,11 +66,14 @@ def run(folders: list[Path], output: Path | None) -> None:
             raise NoReport(f"{folders[0]}: one run; expected -o OUT, where the report is to go")
         output = folders[0] / "report"
     refuse_strangers(output, ())  # before the work; again with the names, when they are known
-    from irl_exp.report import sweep_page  # what draws is heavy: bad input is answered at once
+    # What draws is heavy: bad input is answered at once.
+    from irl_exp.report import document, sweep_page, web
 
     found = sweep_page.report(runs)
-    write(output, sweep_page.files(found))
-    sweep_page.show(found, output)
+    files = document.files(found)
+    beside = sorted(name for name in files if "/" not in name)
+    write(output, files | {document.PAGE_FILE: web.page(found, output, beside)})
+    document.show(found, output)
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,9 +1,20 @@
 """What the numbers do along a value that runs differ in: means over seeds, with t-intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from irl_exp.report.collect import Axis, Mean, axes, is_number, label, numbers, ordered, value
+from irl_exp.report.collect import (
+    SIZE,
+    Axis,
+    Mean,
+    axes,
+    is_number,
+    label,
+    numbers,
+    order,
+    ordered,
+    value,
+)
 from irl_exp.report.run import Run
 
 # Name in the summary -> what a reader sees.
@@ -14,9 +25,18 @@ MEASURES = {
     "recovery/identified_fraction": "identified pairs, share",
     "recovery/ambiguous_fraction": "ambiguous pairs, share",
 }
+# Beside them along what decides R* or the expert, lest that be taken for something of recovery's.
+BEFORE = {
+    "policy/aligned/optimality": "optimality of the expert",
+    "ground_truth/auc": "AUC of R*",
+}
+UPSTREAM = ("dataset", "model", "ground_truth", "rlhf")
 FLOOR = "recovery/starc_floor"
 # What a value is to bring about -> the number that says what came of it, and what a reader sees.
-MEASURED = {"rlhf.kl_coef": ("policy/aligned/kl", "KL of the expert, nats, as measured")}
+MEASURED = {
+    "rlhf.kl_coef": ("policy/aligned/kl", "KL of the expert, nats, as measured"),
+    "model.name": (SIZE, "parameters of the model"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,13 +77,14 @@ def curves(runs: Sequence[Run]) -> list[Curves]:
     named = axes(runs)
     found = []
     for axis in named:
-        there = [run for run in runs if is_number(axis.of(run))]
-        if axis.seed or not there:
+        if axis.seed:
             continue
-        found.append(_along(there, named, axis, axis.name, axis.name, None))
+        there = [run for run in runs if is_number(axis.of(run))]
+        if there:
+            found.append(_along(there, named, axis, axis.name, axis.name, None))
         if axis.key in MEASURED:
             name, words = MEASURED[axis.key]
-            found.append(_along(there, named, axis, name.replace("/", "-"), words, name))
+            found.append(_along(there or runs, named, axis, name.replace("/", "-"), words, name))
     return [each for each in found if each.lines]
 
 
@@ -77,14 +98,17 @@ def _along(
 ) -> Curves:
     """`measured`: the number that is to stand on the axis in the place of the value itself."""
     others = [other for other in named if other != axis and not other.seed]
-    places: dict[str, dict[float, list[Run]]] = {}
+    places: dict[str, dict[Hashable, list[Run]]] = {}
     for run in ordered(runs, others):
-        at = float(axis.of(run))  # type: ignore[arg-type]
-        places.setdefault(label(run, others), {}).setdefault(at, []).append(run)
+        places.setdefault(label(run, others), {}).setdefault(axis.of(run), []).append(run)
     lines: dict[str, dict[str, list[Point]]] = {}
-    for measure in MEASURES:
+    known = order(axis, runs)  # of numbers, their own order
+    rank = known.index if axis.name == "model" else float
+    before = BEFORE if axis.key.split(".")[0] in UPSTREAM else {}
+    for measure in MEASURES | before:
         for other, by_value in places.items():
-            points = [_point(by_value[at], measure, at, measured) for at in sorted(by_value)]
+            ats = sorted(by_value, key=rank)  # type: ignore[arg-type]
+            points = [_point(by_value[at], measure, at, measured) for at in ats]
             there = [point for point in points if point]
             if len(there) > 1:  # one value makes no line
                 lines.setdefault(measure, {})[other] = there
@@ -92,11 +116,11 @@ def _along(
     return Curves(name, words, lines, floor.mean if floor else None)
 
 
-def _point(runs: Sequence[Run], measure: str, at: float, measured: str | None) -> Point | None:
+def _point(runs: Sequence[Run], measure: str, at: Hashable, measured: str | None) -> Point | None:
     found = [
         (x, y)
         for run in runs
-        if (x := value(run, measured) if measured else at) is not None
+        if (x := value(run, measured) if measured else float(at)) is not None  # type: ignore[arg-type]
         and (y := value(run, measure)) is not None
     ]
     means = [Mean.of(column) for column in zip(*found, strict=True)]

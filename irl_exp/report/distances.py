@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from irl_exp.metrics.reward_distance import starc
+from irl_exp.metrics.reward_distance import starc, starc_matrix
 from irl_exp.report.collect import DRIVERS, Axis, axes, label, ordered, seeds_apart, usual
 from irl_exp.report.run import Run
 
@@ -140,16 +140,13 @@ def _matrix(digest: str, among: list[Run]) -> Matrix:
     rewards, truths, twins = (
         [scores(run, name) for run in runs] for name in ("recovered", "truth", "twin")
     )
-    between = np.zeros((len(runs), len(runs)))
-    for i, j in combinations(range(len(runs)), 2):
-        between[i, j] = between[j, i] = starc(rewards[i], rewards[j])  # type: ignore[arg-type]
     pairs = zip(truths, twins, strict=True)
     return Matrix(
         digest=digest,
         runs=runs,
         axes=named,
         labels=_labels(runs, named),
-        between=between,
+        between=starc_matrix(rewards),  # type: ignore[arg-type]
         to_truth=np.array([starc(a, b) for a, b in zip(rewards, truths, strict=True)]),  # type: ignore[arg-type]
         floor=np.array([float("nan") if b is None else starc(a, b) for a, b in pairs]),  # type: ignore[arg-type]
         one_truth=all(np.array_equal(truths[0], truth) for truth in truths),  # type: ignore[arg-type]

@@ -176,7 +176,7 @@ def toxicity(run: Run) -> Figure | None:
     axes.margins(y=0.12)
     axes.set_ylim(bottom=0)
     axes.set(title="How often each policy writes something toxic", ylabel="share of completions")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

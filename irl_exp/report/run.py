@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
+import yaml
 
 # What a summary holds where a number has no meaning.
 NOT_APPLICABLE = "not applicable"
@@ -131,4 +131,7 @@ def _parquet(path: Path) -> pd.DataFrame | None:
 
 
 def _yaml(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep has a thousand of them
+    return yaml.load(path.read_text(encoding="utf-8"), loader)

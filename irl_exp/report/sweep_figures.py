@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from irl_exp.report.collect import Mean
-from irl_exp.report.curves import MEASURES, Curves
+from irl_exp.report.curves import BEFORE, MEASURES, Curves
 from irl_exp.report.distances import Matrix
 from irl_exp.report.figures import (
     CONTROLS,
@@ -25,12 +25,21 @@ from irl_exp.report.figures import (
 COLOURS = (TRUTH, TOXIC, RECOVERED, *CONTROLS)
 # Runs up to which a cell of the matrix has its number in it, and a name beside it.
 NUMBERED, NAMED = 20, 60
+LARGEST = 14  # inches
 
 
 def png(figure: Figure) -> bytes:
     with rc_context(STYLE):  # type: ignore[arg-type]
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Texts as paths, so that it looks the same wherever it is shown; equal for equal figures."""
+    with rc_context(STYLE | {"svg.hashsalt": "irl_exp"}):  # type: ignore[arg-type]
+        buffer = BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
         return buffer.getvalue()
 
 
@@ -43,7 +52,7 @@ def heat_map(matrix: Matrix) -> Figure:
     np.fill_diagonal(cells, np.nan)  # of no pair
     floors = matrix.floor[~np.isnan(matrix.floor)]
     top = max(np.nanmax(cells), *floors, 1e-9)
-    size = 0.46 if n <= NUMBERED else 0.24 if n <= NAMED else 0.12
+    size = 0.46 if n <= NUMBERED else 0.24 if n <= NAMED else min(0.12, LARGEST / n)
     with rc_context(STYLE):  # type: ignore[arg-type]
         beside = 0.075 * max(map(len, matrix.labels)) if n <= NAMED else 0
         figure = Figure(figsize=(size * n + beside + 2.2, size * n + 1))
@@ -83,9 +92,14 @@ def heat_map(matrix: Matrix) -> Figure:
 
 def along(curves: Curves) -> Figure:
     """A panel for each measure; a line for each configuration, and faintly every run."""
+    columns = min(len(curves.lines), 4)
+    rows = -(-len(curves.lines) // columns)
     with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(3.7 * len(curves.lines), 3.5))
-        row = figure.subplots(1, len(curves.lines), squeeze=False)[0]
+        figure = Figure(figsize=(3.7 * columns, 0.2 + 3.3 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        row, unused = panels[: len(curves.lines)], panels[len(curves.lines) :]
+        for axes in unused:
+            axes.set_visible(False)
         labels = list(dict.fromkeys(name for lines in curves.lines.values() for name in lines))
         for axes, (measure, lines) in zip(row, curves.lines.items(), strict=True):
             for name, points in lines.items():
@@ -119,11 +133,11 @@ def along(curves: Curves) -> Figure:
                 )
             low, high = axes.get_ylim()  # no measure leaves [0, 1], though an interval may
             axes.set_ylim(max(low, -0.02), min(high, 1.02))
-            axes.set(title=MEASURES[measure], xlabel=curves.x)
+            axes.set(title=(MEASURES | BEFORE)[measure], xlabel=curves.x)
             if curves.logarithmic:
                 axes.set_xscale("log")
                 ticks = sorted({p.at.mean for points in lines.values() for p in points})
-                axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+                axes.set_xticks(ticks, [_short(tick) for tick in ticks], rotation=30)
                 axes.minorticks_off()
         if len(labels) > 1:
             handles: dict[str, Artist] = {}
@@ -132,6 +146,14 @@ def along(curves: Curves) -> Figure:
                 handles |= dict(zip(names, drawn, strict=True))
             figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=3)
     return figure
+
+
+def _short(value: float) -> str:
+    """`0.25`, `50.3k`, `1.57M`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.4g}"
 
 
 def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered: str) -> Figure:

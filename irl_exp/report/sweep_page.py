@@ -1,24 +1,20 @@
-"""What many runs found: tables, a matrix of distances, curves; as files, and in the terminal.
+"""What there is to say of many runs: `report(runs)`, the answer first."""
 
-`report(runs)` is what there is to say, in sections; `files(...)` writes it down, as report.md with
-its figures and the tables behind them; `show(...)` prints its tables.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
+from matplotlib.figure import Figure
 
-from irl_exp.report import sweep_figures
+from irl_exp.report import group_figures, sweep_figures
 from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results, value
+from irl_exp.report.comparisons import comparisons, corrected
 from irl_exp.report.curves import Curves, curves
 from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
-from irl_exp.report.page import REPORT_FILE, escape
+from irl_exp.report.document import Part, Picture, Report, Section
+from irl_exp.report.page import escape
 from irl_exp.report.run import Run, number
+from irl_exp.report.sizes import BEFORE, NO_TREND, RECOVERED, Sizes
 from irl_exp.report.tables import MISSING, Table
 
 # Name in the summary -> what a reader sees.
@@ -31,35 +27,16 @@ COLUMNS = {
     "time/recover_seconds": "recover, s",
 }
 
+# Configurations up to which there is a figure of the controls of each.
+PICTURED = 4
+
+Groups = Mapping[str, Sequence[Run]]
+
 BESIDE = (
     "Rewards by their mean STARC distance to R*, the nearest on top; R̂ in green. Dots: runs. "
     "Points: means over them with 95 % t-intervals, which do not see that runs are paired: the "
     "table's differences do."
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    name: str
-    png: bytes
-    caption: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title, and below it texts (Markdown), tables and pictures in their order."""
-
-    title: str
-    body: list[str | Table | Picture]
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that is said of some runs; `tables` are files: name -> rows."""
-
-    runs: Runs
-    sections: list[Section]
-    tables: dict[str, pd.DataFrame]
 
 
 def report(runs: Runs) -> Report:
@@ -70,13 +47,20 @@ def report(runs: Runs) -> Report:
     pairs = [(matrix.digest, pair) for matrix in shared for pair in matrix.pairs()]
     if pairs:
         tables["starc-pairs"] = _pair_rows(pairs)
+    groups = configurations(done, axes(done))
     sections = [
+        Section("Size against interpretability", _sizes(Sizes.of(done)), answer=True),
         Section("Runs", _what_is_there(runs)),
         Section("Means over seeds", _means(done)),
-        *_reward_sections(done),
+        Section("Differences, all else equal", _differences(done)),
+        *(_curve_section(each) for each in curves(done)),
+        Section("Policies", _policies(groups)),
         *(_matrix_section(matrix) for matrix in shared),
         Section("Panels of their own", _alone(alone)),
-        *(_curve_section(each) for each in curves(done)),
+        Section("R̂ and controls", _controls(groups)),
+        Section("What R̂ says of comments", _rewards(groups)),
+        Section("Time", _time(done)),
+        Section("Software", _software(runs.all)),
     ]
     return Report(runs, [section for section in sections if section.body], tables)
 
@@ -84,9 +68,143 @@ def report(runs: Runs) -> Report:
 # --- sections -------------------------------------------------------------------------------------
 
 
-def _what_is_there(runs: Runs) -> list[str | Table | Picture]:
-    said = f"{len(runs.all)} runs, of which {len(runs.done)} are done. All below is of these."
-    body: list[str | Table | Picture] = [said]
+def _sizes(found: Sizes | None) -> list[Part]:
+    """The question of a sweep over models first."""
+    if found is None:
+        return []
+    rows = []
+    for model, (parameters, runs) in found.models.items():
+        means = [Mean.of(numbers(runs, name)) for name in BEFORE]
+        rows.append([model, f"{parameters:,}", str(len(runs)), *_mean_texts(means, len(runs))])
+    before = Table(
+        ["model", "parameters", "runs", *BEFORE.values()],
+        rows,
+        "What recovery starts from at each size: means over its runs. Runs of one seed share R* "
+        "and the expert, so that intervals which count each of them are too narrow and are left "
+        "out.",
+    )
+    header = ["a tenfold of parameters changes", "n", *_with_p(RECOVERED.values())]
+    trends = []
+    for name in found.configurations:
+        mine = [found.trends[measure].get(name, NO_TREND) for measure in RECOVERED]
+        cells = [cell for trend in mine for cell in _change(trend.slopes, trend.p)]
+        trends.append([name, str(max(len(trend.slopes) for trend in mine)), *cells])
+    note = (
+        "Least-squares slopes on the decimal logarithm of parameters, one for each seed; n seeds, "
+        "mean ± half the width of the 95 % t-interval. p: Student's t-test that the mean is 0, "
+        "with Holm's correction for the configurations of the measure."
+    )
+    caption = "Means over runs that differ in seeds alone, ± half the width of the t-interval."
+    picture = _picture("sizes", group_figures.sizes(found), caption)
+    return [found.answer(), before, Table(header, trends, note), *picture]
+
+
+def _mean_texts(means: Sequence[Mean | None], expected: int) -> list[str]:
+    """Without intervals; how many runs have the number, where not all have."""
+    return [
+        MISSING
+        if mean is None
+        else number(mean.mean) + (f" (n={mean.n})" if mean.n != expected else "")
+        for mean in means
+    ]
+
+
+def _with_p(titles: Iterable[str]) -> list[str]:
+    return [heading for title in titles for heading in (title, "p")]
+
+
+def _change(found: Sequence[float], p: float | None) -> list[str]:
+    """The cells of a mean difference, and of its p."""
+    mean = Mean.of(found)
+    if mean is None:
+        return [MISSING, MISSING]
+    return [mean.text(len(found)), MISSING if p is None else f"{p:.1g}" if p < 0.001 else number(p)]
+
+
+def _differences(done: Sequence[Run]) -> list[Part]:
+    """Every choice against the first, paired over seeds."""
+    found = comparisons(done, list(RECOVERED))
+    if not found:
+        return []
+    columns = [each.differences[measure] for each in found for measure in RECOVERED]
+    p_values = iter(corrected(columns))
+    rows = []
+    for each in found:
+        n = max(len(each.differences[measure]) for measure in RECOVERED)
+        cells = [_change(each.differences[measure], next(p_values)) for measure in RECOVERED]
+        rows.append([each.name, str(each.pairs), str(n), *(c for pair in cells for c in pair)])
+    tested = sum(len(column) > 1 for column in columns)
+    note = (
+        "Between runs that differ in this and in nothing else, seeds included; averaged over "
+        "whatever else was varied, then over n choices of seeds: mean ± half the width of the 95 % "
+        "t-interval. STARC is a distance: below 0 is nearer to R*. p: Student's t-test that the "
+        f"mean is 0, with Holm's correction for the {tested} of this table."
+    )
+    return [Table(["difference", "pairs", "n", *_with_p(RECOVERED.values())], rows, note)]
+
+
+def _policies(groups: Groups) -> list[Part]:
+    toxicity = "Means over runs that differ in seeds alone, with 95 % t-intervals; dots: runs."
+    rlhf = (
+        f"A line for each alignment, averaged over {group_figures.SMOOTH} steps; dots: where it "
+        "ended. Both as estimated in training."
+    )
+    return [
+        *_picture("toxicity", group_figures.toxicity(groups), toxicity),
+        *_picture("rlhf", group_figures.rlhf(groups), rlhf),
+    ]
+
+
+def _rewards(groups: Groups) -> list[Part]:
+    scores = "Comments of all runs of a group together; an offset per prompt moves them."
+    words = (
+        "What a word does to a reward: the score of a held-out text less that without the word, "
+        "mean over its places and over runs, in standard deviations over the reference's "
+        "completions; the words that move any reward most. A word that moves R̂ and not R* is a "
+        "shortcut, or noise."
+    )
+    return [
+        *_picture("scores", group_figures.scores(groups), scores),
+        *_picture("words", group_figures.words(groups), words),
+    ]
+
+
+def _time(done: Sequence[Run]) -> list[Part]:
+    total = sum(numbers(done, "time/total_seconds"))
+    if not total:
+        return []
+    said = f"{total:,.0f} seconds in steps, of {len(done)} runs together; each step counts once."
+    caption = "What a run found in the store took it next to no time."
+    return [said, *_picture("time", group_figures.times(done), caption)]
+
+
+def _picture(name: str, figure: Figure | None, caption: str) -> list[Part]:
+    return [Picture.of(name, figure, caption)] if figure else []
+
+
+def _software(runs: Sequence[Run]) -> list[Part]:
+    """Versions and commits in which runs differ: what may part them besides their configuration."""
+    found: dict[str, dict[str, int]] = {}
+    for run in runs:
+        git = {f"git {key}": value for key, value in (run.manifest.get("git") or {}).items()}
+        for name, version in {**(run.manifest.get("versions") or {}), **git}.items():
+            known = found.setdefault(name, {})
+            known[str(version)] = known.get(str(version), 0) + 1
+    rows = [
+        [name, version, str(count)]
+        for name, known in found.items()
+        if len(known) > 1
+        for version, count in known.items()
+    ]
+    if not rows:
+        return []
+    note = "Runs were made with different versions or commits; artifacts that they share, by one."
+    return [Table(["software", "version", "runs"], rows, note)]
+
+
+def _what_is_there(runs: Runs) -> list[Part]:
+    said = f"{len(runs.all)} runs, of which {len(runs.done)} are done. All else is of these."
+    body: list[Part] = [said]
     rows = [[str(run.folder), run.status["status"], _error(run)] for run in runs.others]
     rows += [[str(folder), "unreadable", why] for folder, why in runs.unreadable.items()]
     rows += [[str(f), "repeated", f"the study of {first}"] for f, first in runs.repeats.items()]
@@ -100,7 +218,7 @@ def _error(run: Run) -> str:
     return " ".join(run.status.get("error", "").split()) or MISSING
 
 
-def _means(done: Sequence[Run]) -> list[str | Table | Picture]:
+def _means(done: Sequence[Run]) -> list[Part]:
     if not done:
         return []
     named = axes(done)
@@ -128,16 +246,19 @@ def _means(done: Sequence[Run]) -> list[str | Table | Picture]:
     return [Table(["runs", "n", *columns.values()], rows, note)]
 
 
-def _reward_sections(done: Sequence[Run]) -> list[Section]:
+def _controls(groups: Groups) -> list[Part]:
     """For each configuration: R̂ and the controls beside it, which share seeds and demonstrations.
 
     So that differences can be taken within a seed, where what the seeds draw falls out.
     """
-    sections: list[Section] = []
-    for name, runs in configurations(done, axes(done)).items():
+    body: list[Part] = []
+    drawn = 0
+    for name, runs in groups.items():
         controls = list(dict.fromkeys(c for run in runs for c in run.controls))
         if len(runs) < 2 or not controls:
             continue
+        if len(groups) > 1:
+            body.append(f"**{escape(name)}**")
         rewards = {f"control/{c}": (c, f"control_{c}") for c in controls}
         rewards = {"recovery": (f"R̂ ({runs[0].config['solver']['name']})", "recover")} | rewards
         rows = [[title, *_reward(runs, of, step)] for of, (title, step) in rewards.items()]
@@ -148,14 +269,14 @@ def _reward_sections(done: Sequence[Run]) -> list[Section]:
             "of R̂ in the same run; below zero it is nearer to R* than R̂. Seconds of recoveries "
             "that the store had are next to none."
         )
-        body: list[str | Table | Picture] = [Table(header, rows, note)]
+        body.append(Table(header, rows, note))
         found = {title: _measured(runs, of) for of, (title, _) in rewards.items()}
         found = {title: measures for title, measures in found.items() if measures["STARC distance"]}
-        if found:
-            figure = sweep_figures.png(sweep_figures.side_by_side(found, rows[0][0]))
-            body.append(Picture(f"rewards-{len(sections) + 1}", figure, BESIDE))
-        sections.append(Section(f"R̂ and controls, {name}", body))
-    return sections
+        if found and len(groups) <= PICTURED:
+            drawn += 1
+            figure = sweep_figures.side_by_side(found, rows[0][0])
+            body.append(Picture.of(f"rewards-{drawn}", figure, BESIDE))
+    return body
 
 
 def _measured(runs: Sequence[Run], of: str) -> dict[str, list[float]]:
@@ -189,7 +310,7 @@ def _matrix_section(matrix: Matrix) -> Section:
         "offset per prompt and a scale; 0.707, unrelated. The last row and column are R*"
         + ("." if matrix.one_truth else ", each run's own: they are not all the same.")
     )
-    picture = Picture(name, sweep_figures.png(sweep_figures.heat_map(matrix)), caption)
+    picture = Picture.of(name, sweep_figures.heat_map(matrix), caption)
     return Section(
         f"How far apart the rewards are, panel {matrix.digest}",
         [picture, _spread(matrix), *_split(matrix.pairs())],
@@ -224,7 +345,7 @@ def _spread(matrix: Matrix) -> Table:
     )
 
 
-def _split(pairs: list[Pair]) -> list[str | Table | Picture]:
+def _split(pairs: list[Pair]) -> list[Part]:
     """Distances between runs by what varied; last those of runs that differ in several ways."""
     found: dict[tuple[str, str], list[float]] = {}
     for pair in sorted(pairs, key=lambda pair: [*SOURCES.values(), SEVERAL].index(pair.source)):
@@ -249,7 +370,7 @@ def _cells(distances: Sequence[float]) -> list[str]:
     return [number(spread.mean), number(spread.sd) if spread.n > 1 else MISSING]
 
 
-def _alone(runs: Sequence[Run]) -> list[str | Table | Picture]:
+def _alone(runs: Sequence[Run]) -> list[Part]:
     if not runs:
         return []
     folders = ", ".join(escape(run.folder.name) for run in runs)
@@ -261,7 +382,7 @@ def _curve_section(found: Curves) -> Section:
         "Dots: runs. Points: means over runs that differ in seeds alone, with 95 % t-intervals, "
         "which a single run has not."
     )
-    picture = Picture(f"curve-{found.name}", sweep_figures.png(sweep_figures.along(found)), caption)
+    picture = Picture.of(f"curve-{found.name}", sweep_figures.along(found), caption)
     return Section(f"Along {found.x}", [picture])
 
 
@@ -297,56 +418,3 @@ def _pair_rows(pairs: list[tuple[str, Pair]]) -> pd.DataFrame:
         }
         for digest, pair in pairs
     )
-
-
-# --- files and terminal ---------------------------------------------------------------------------
-
-
-def files(found: Report) -> dict[str, bytes]:
-    """Name -> content of everything that is to be written."""
-    written = {
-        f"{name}.csv": rows.to_csv(index=False).encode() for name, rows in found.tables.items()
-    }
-    buffer = BytesIO()
-    found.tables["results"].to_parquet(buffer, index=False)
-    written["results.parquet"] = buffer.getvalue()
-    for section in found.sections:
-        for part in section.body:
-            if isinstance(part, Picture):
-                written[f"figures/{part.name}.png"] = part.png
-    written[REPORT_FILE] = _markdown(found, sorted(written)).encode()
-    return written
-
-
-def _markdown(found: Report, beside: Sequence[str]) -> str:
-    parts = ["# Report"]
-    for section in found.sections:
-        parts.append(f"## {section.title}")
-        for part in section.body:
-            match part:
-                case Picture(name=name, caption=caption):
-                    parts.append(f"![{name}](figures/{name}.png)\n\n{caption}")
-                case Table():
-                    rows = [[cell.replace("|", r"\|") for cell in row] for row in part.rows]
-                    parts.append(replace(part, rows=rows).markdown())
-                case text:
-                    parts.append(text)
-    listed = "\n".join(f"- [{name}]({name})" for name in beside if not name.endswith(".png"))
-    return "\n\n".join([*parts, f"## Files\n\n{listed}"]) + "\n"
-
-
-def show(found: Report, folder: Path) -> None:
-    """Print the tables; the last line is `report: PATH`, in one piece."""
-    console = Console(markup=False, emoji=False, highlight=False)
-    for section in found.sections:
-        parts = [part for part in section.body if not isinstance(part, Picture)]
-        if parts:
-            console.print(section.title, style="bold")
-        for part in parts:
-            if isinstance(part, Table):
-                console.print(part.terminal())
-                console.print(part.note)
-            else:
-                console.print(part)
-            console.print()
-    print(f"report: {folder / REPORT_FILE}")

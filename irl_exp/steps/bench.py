@@ -28,6 +28,8 @@ from irl_exp.tracking import NOT_APPLICABLE, Tracker, Value
 
 log = logging.getLogger(__name__)
 SUMMARY_FILE = "summary.json"
+# Steps that several processes do together, where there are several.
+TRAINED = ("pretrain", "ground_truth", "align", "recover")
 
 
 class UntilReached(Exception):
@@ -62,7 +64,7 @@ class Bench:
             "config": asdict(config) if is_dataclass(config) else config,  # type: ignore[arg-type]
             "inputs": {name: a.fingerprint if a else None for name, a in inputs.items()},
             "seed": seed,
-            "numerics": self.numerics,
+            "numerics": self.numerics(step),
         }
 
         def attempt(folder: Path) -> None:
@@ -75,7 +77,7 @@ class Bench:
             shutil.rmtree(folder / WORKING_FOLDER, ignore_errors=True)
 
         start = time.perf_counter()
-        artifact = self.store.fetch(step, identity, attempt, rerun=self.config.rerun)
+        artifact = self.store.fetch(step, identity, attempt, rerun=self.config.rerun, label=label)
         seconds = time.perf_counter() - start
         log.info("%-16s %s in %.1f s", label, "found" if artifact.hit else "done", seconds)
         self.tracker.used(label, artifact.fingerprint)
@@ -94,9 +96,8 @@ class Bench:
         if self.config.until == step:
             raise UntilReached(step)
 
-    @property
-    def numerics(self) -> dict[str, Any]:
-        """How numbers are computed, as far as it can change a result."""
+    def numerics(self, step: str) -> dict[str, Any]:
+        """How a step computes numbers, as far as it can change its result."""
         trainer = self.config.trainer
         numerics = {
             "device": self.device,
@@ -104,9 +105,11 @@ class Bench:
             "matmul_precision": trainer.matmul_precision,
             "sample_batch_size": trainer.sample_batch_size,
         }
-        # Sums over several processes are rounded otherwise, and by whose gradients are whole.
-        numerics |= {"processes": trainer.processes} if trainer.processes > 1 else {}
-        return numerics | ({"sharded": True} if trainer.sharded else {})
+        if step in TRAINED and trainer.processes > 1:
+            # Sums over several processes are rounded otherwise, and by whose gradients are whole.
+            numerics |= {"processes": trainer.processes}
+            numerics |= {"sharded": True} if trainer.sharded else {}
+        return numerics
 
     @property
     def device(self) -> str:

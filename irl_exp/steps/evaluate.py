@@ -27,6 +27,8 @@ from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
 VERSION = 5
+# STARC distance of two rewards whose correlation is a half.
+SAME_ENOUGH = 0.5
 PANEL_FILE = "panel.parquet"
 # Of each prompt in the panel. Fixed, as their seed is: what a study varies must not move the panel.
 PANEL_COMPLETIONS = 4
@@ -93,7 +95,12 @@ def evaluate(
         },
         seed=0,
     )
-    bench.report(artifact)
+    floor = bench.report(artifact)["recovery/starc_floor"]
+    if isinstance(floor, float) and floor > SAME_ENOUGH:
+        bench.tracker.warn(
+            f"a second R* by the same recipe lies at STARC {floor:.2f} from R* (0.71: unrelated): "
+            "what R* is depends on its seed, and distances from it say little"
+        )
     for name in (PANEL_FILE, SAMPLES_FILE):
         shutil.copyfile(artifact.path / name, bench.tracker.folder / name)
     bench.tracker.note(panel_digest=panel_digest(pd.read_parquet(artifact.path / PANEL_FILE)))

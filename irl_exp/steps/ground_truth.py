@@ -41,7 +41,12 @@ def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> A
     """Artifact: a reward folder with threshold and unit. Its agreement with labels: to the run."""
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
     artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
-    _measure(bench, comments, artifact)
+    auc, low, high = _measure(bench, comments, artifact, "ground_truth")
+    if not low > 0.5:
+        bench.tracker.warn(
+            f"R* may tell toxic comments from others no better than chance (AUC {auc:.2f} "
+            f"[{low:.2f}, {high:.2f}]): what is recovered is then no one's idea of toxicity"
+        )
     if isinstance(config, PlantedGroundTruth):
         _look_for(bench, config, reference)
     return artifact
@@ -69,7 +74,14 @@ def second_classifier(bench: Bench, comments: Artifact, reference: Artifact) -> 
     config, seed = bench.config.evaluation.second, bench.config.seeds.policy
     if config is None:
         return None
-    return _fit(bench, config, comments, reference, seed, "second_classifier")
+    classifier = _fit(bench, config, comments, reference, seed, "second_classifier")
+    auc, low, high = _measure(bench, comments, classifier, "second_classifier")
+    if not low > 0.5:
+        bench.tracker.warn(
+            f"the second classifier may tell toxic comments from others no better than chance (AUC "
+            f"{auc:.2f} [{low:.2f}, {high:.2f}]): what it says of policies means nothing"
+        )
+    return classifier
 
 
 def _fit(
@@ -127,9 +139,11 @@ def _planted(config: PlantedGroundTruth) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name not in ("name", "base")}
 
 
-def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
-    """R* against the labels of held-out comments: an artifact of its own, so that another number of
-    bootstrap draws does not make another R*."""
+def _measure(
+    bench: Bench, comments: Artifact, truth: Artifact, label: str
+) -> tuple[float, float, float]:
+    """A judge against the labels of held-out comments: its AUC and the ends of the interval. An
+    artifact of its own, so that another number of bootstrap draws does not make another R*."""
     evaluation = bench.config.evaluation
 
     def compute(folder: Path) -> None:
@@ -153,20 +167,18 @@ def _measure(bench: Bench, comments: Artifact, truth: Artifact) -> None:
         config={"draws": evaluation.draws, "level": evaluation.level},
         inputs={"comments": comments, "truth": truth},
         seed=0,
+        label=f"{label}_quality",
     )
-    numbers = bench.report(measured, "ground_truth/")
-    if count := numbers["ground_truth/truncated_comments"]:
+    numbers = bench.report(measured, f"{label}/")
+    if count := numbers[f"{label}/truncated_comments"]:
+        who = {"ground_truth": "R*", "second_classifier": "the second classifier"}[label]
         bench.tracker.warn(
-            f"{count} test comments are longer than R* reads: it sees their end alone"
+            f"{count} test comments are longer than {who} reads: it sees their end alone"
         )
-    auc = numbers["ground_truth/auc"]
     # Of a single draw there is no interval.
-    low, high = (float(numbers.get(f"ground_truth/auc{end}", auc)) for end in ("_low", "_high"))
-    if not low > 0.5:
-        bench.tracker.warn(
-            f"R* may tell toxic comments from others no better than chance (AUC {auc:.2f} "
-            f"[{low:.2f}, {high:.2f}]): what is recovered is then no one's idea of toxicity"
-        )
+    ends = (numbers.get(f"{label}/auc{end}", numbers[f"{label}/auc"]) for end in ("_low", "_high"))
+    auc, low, high = (float(value) for value in (numbers[f"{label}/auc"], *ends))
+    return auc, low, high
 
 
 def _source(config: GroundTruthConfig) -> Source | None:

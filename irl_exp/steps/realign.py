@@ -67,8 +67,8 @@ def check(bench: Bench, name: str, kl: float, observation: Artifact) -> None:
     bench.tracker.summarize({f"policy/{name}/kl_target": kl})
     if low > (1 + TOLERANCE) * kl or high < (1 - TOLERANCE) * kl:
         bench.tracker.warn(
-            f"{name}: its KL is {found:.2f} nats where {kl:.2f} were aimed at, so it and the "
-            "aligned policy do not stand on equal terms"
+            f"{name}: its KL is {found:.2f} nats where {kl:.2f} were aimed at"
+            + (", so it and the aligned policy do not stand on equal terms" * (name != "aligned"))
         )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from irl_exp.metrics.reward_distance import centred, starc
+from irl_exp.metrics.reward_distance import centred, starc, starc_matrix
 
 
 @pytest.fixture
@@ -62,6 +62,16 @@ def test_symmetry_and_triangle_inequality(rng: np.random.Generator) -> None:
         a, b, c = rng.normal(size=(3, 3, 2))
         assert starc(a, b) == starc(b, a)
         assert starc(a, c) <= starc(a, b) + starc(b, c) + 1e-12
+
+
+def test_the_matrix_has_the_distance_of_every_two(rng: np.random.Generator) -> None:
+    rewards = rng.normal(size=(4, 30, 3))
+    rewards[2] = rewards[0] * 3 + 1  # the same
+    rewards[3] = 7.0  # constant
+    found = starc_matrix(rewards)
+    for i, j in np.ndindex(4, 4):
+        assert found[i, j] == pytest.approx(starc(rewards[i], rewards[j]), abs=1e-12)
+    assert (np.diag(found) == 0).all() and (found == found.T).all()
 
 
 def test_constant_rewards(rng: np.random.Generator) -> None:

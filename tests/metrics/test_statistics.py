@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from irl_exp.metrics.agreement import auc, pair_accuracy, pair_counts, pooled_share
-from irl_exp.metrics.statistics import cluster_bootstrap, holm, mean_interval, sign_flip_p
+from irl_exp.metrics.statistics import (
+    cluster_bootstrap,
+    holm,
+    mean_interval,
+    sign_flip_p,
+    student_p,
+)
 
 
 def test_coverage_with_correlated_rows_needs_the_clusters() -> None:
@@ -201,3 +208,26 @@ def test_holm_by_hand() -> None:
 def test_tests_name_bad_arguments(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         call()
+
+
+# --- Student's t ----------------------------------------------------------------------------------
+
+
+def test_student_p_is_scipys() -> None:
+    values = np.random.default_rng(0).normal(0.4, 1.0, 7)
+    assert student_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+
+
+def test_student_p_agrees_with_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.5, 1.0, 2.0):
+        values = rng.normal(shift, 1.0, 6)
+        _, low, high = mean_interval(values)
+        assert (student_p(values) < 0.05) == (low > 0 or high < 0)
+
+
+def test_student_p_of_values_without_spread() -> None:
+    assert student_p([0.0, 0.0]) == 1.0
+    assert student_p([0.1, 0.1]) == 0.0
+    with pytest.raises(ValueError, match="expected at least two"):
+        student_p([0.1])

@@ -31,10 +31,10 @@ def names(folder: Path) -> set[str]:
 def test_a_sweep_is_reported_in_its_folder(sweep: Path) -> None:
     done = irl_report(sweep)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == f"report: {sweep / 'report' / 'report.md'}"
+    assert done.stdout.splitlines()[-1] == f"report: {sweep / 'report' / 'index.html'}"
     assert names(sweep / "report") == {
-        *(".irl-report.json", "report.md", "results.csv", "results.parquet", "starc-d1.csv"),
-        *("starc-pairs.csv", "figures/starc-d1.png"),
+        *(".irl-report.json", "index.html", "report.md", "results.csv", "results.parquet"),
+        *("starc-d1.csv", "starc-pairs.csv", "figures/starc-d1.png", "figures/starc-d1.svg"),
     }
 
 
@@ -44,7 +44,8 @@ def test_again_it_replaces_what_is_its_own(sweep: Path) -> None:
     (sweep / "b" / "status.json").write_text('{"status": "failed"}')  # no pair is left
     command.run([sweep], None)
     assert names(sweep / "report") == {
-        *(".irl-report.json", "report.md", "results.csv", "results.parquet", "notes.txt"),
+        *(".irl-report.json", "index.html", "report.md", "results.csv", "results.parquet"),
+        "notes.txt",
     }
     assert (sweep / "report" / "notes.txt").read_text() == "mine"
 

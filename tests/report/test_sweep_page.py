@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irl_exp.report import sweep_figures, sweep_page
+from irl_exp.report import document, sweep_figures, sweep_page
 from irl_exp.report.collect import collect
 from irl_exp.report.distances import matrices
 from irl_exp.report.tables import Table
@@ -36,11 +36,11 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
-def report(folder: Path) -> sweep_page.Report:
+def report(folder: Path) -> document.Report:
     return sweep_page.report(collect([folder]))
 
 
-def tables(found: sweep_page.Report) -> dict[str, dict[str, list[str]]]:
+def tables(found: document.Report) -> dict[str, dict[str, list[str]]]:
     """First column's title -> the rows by their first cell."""
     parts = [part for section in found.sections for part in section.body]
     return {
@@ -110,7 +110,7 @@ def test_the_figure_of_controls_stands_below_their_table(tmp_path: Path) -> None
             summary={"recovery/starc": 0.2, "control/length/starc": 0.6},
             order=seed,
         )
-    written = sweep_page.files(report(tmp_path))
+    written = document.files(report(tmp_path))
     assert "figures/rewards-1.png" in written and b"(figures/rewards-1.png)" in written["report.md"]
 
 
@@ -122,24 +122,25 @@ def test_nothing_is_dropped_silently(sweep: Path) -> None:
     assert left_out[str(sweep / "broke")] == ["failed", "too little of | it"]
     assert left_out[str(sweep / "unreadable")][0] == "unreadable"
     assert left_out[str(sweep / "b")] == ["repeated", f"the study of {sweep / 'a'}"]
-    page = sweep_page.files(found)["report.md"].decode()
+    page = document.files(found)["report.md"].decode()
     assert "4 runs, of which 3 are done" in page and r"too little of \| it" in page
     assert "No other run has the panel of lonely" in page
 
 
 def test_the_page_links_what_is_written(sweep: Path) -> None:
-    written = sweep_page.files(report(sweep))
+    written = document.files(report(sweep))
     links = re.findall(r"\]\((.+?)\)", written["report.md"].decode())
-    assert sorted(links) == sorted(written.keys() - {"report.md"})
+    assert sorted(links) == sorted({"index.html", *written.keys() - {"report.md"}})
+    drawn = ("starc-d1", "curve-demonstrations.prompts")
     assert written.keys() == {
         *("report.md", "results.csv", "results.parquet", "starc-d1.csv", "starc-pairs.csv"),
-        *("figures/starc-d1.png", "figures/curve-demonstrations.prompts.png"),
+        *(f"figures/{name}.{kind}" for name in drawn for kind in ("png", "svg")),
     }
     assert "best" not in written["report.md"].decode().lower()
 
 
 def test_the_tables_behind_the_figures(sweep: Path) -> None:
-    written = sweep_page.files(report(sweep))
+    written = document.files(report(sweep))
     square = pd.read_csv(BytesIO(written["starc-d1.csv"]), index_col="run")
     assert list(square.index) == ["base", "order 1", "demonstrations.prompts 50", "R*"]
     assert square.loc["R*", "demonstrations.prompts 50"] == pytest.approx(HALF)
@@ -153,7 +154,7 @@ def test_the_tables_behind_the_figures(sweep: Path) -> None:
 
 
 def test_figures_can_be_seen(sweep: Path) -> None:
-    for name, content in sweep_page.files(report(sweep)).items():
+    for name, content in document.files(report(sweep)).items():
         if name.endswith(".png"):
             pixels = matplotlib.image.imread(BytesIO(content), format="png")
             assert pixels.shape[0] > 200 and pixels.std() > 0.05
@@ -179,8 +180,8 @@ def test_one_run_and_none_that_is_done(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_in_the_terminal(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep_page.show(report(sweep), sweep / "report")
+    document.show(report(sweep), sweep / "report")
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == f"report: {sweep / 'report' / 'report.md'}"
+    assert out.splitlines()[-1] == f"report: {sweep / 'report' / 'index.html'}"
     for word in ("Means over seeds", "0.750±0.635", "order of data", "failed", "lonely"):
         assert word in out

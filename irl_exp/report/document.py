@@ -1,0 +1,106 @@
+"""A report on many runs as a document: sections of texts, tables and pictures, and how these go
+into Markdown, the terminal and files. `web.py` makes a page of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from irl_exp.report import sweep_figures
+from irl_exp.report.collect import Runs
+from irl_exp.report.page import REPORT_FILE
+from irl_exp.report.tables import Table
+
+PAGE_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    png: bytes
+    svg: bytes
+    caption: str
+
+    @classmethod
+    def of(cls, name: str, figure: Figure, caption: str) -> "Picture":
+        return cls(name, sweep_figures.png(figure), sweep_figures.svg(figure), caption)
+
+
+Part = str | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, and below it texts (Markdown), tables and pictures in their order; `answer`: its
+    first text is what a reader came for."""
+
+    title: str
+    body: list[Part]
+    answer: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said of some runs; `tables` are files: name -> rows, of which `results` has a row
+    for each of `runs.all`."""
+
+    runs: Runs
+    sections: list[Section]
+    tables: dict[str, pd.DataFrame]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [part for s in self.sections for part in s.body if isinstance(part, Picture)]
+
+
+def files(found: Report) -> dict[str, bytes]:
+    """Name -> content of everything that is to be written, but for the page."""
+    written = {
+        f"{name}.csv": rows.to_csv(index=False).encode() for name, rows in found.tables.items()
+    }
+    buffer = BytesIO()
+    found.tables["results"].to_parquet(buffer, index=False)
+    written["results.parquet"] = buffer.getvalue()
+    for picture in found.pictures:
+        written[f"figures/{picture.name}.png"] = picture.png
+        written[f"figures/{picture.name}.svg"] = picture.svg
+    written[REPORT_FILE] = _markdown(found, [PAGE_FILE, *sorted(written)]).encode()
+    return written
+
+
+def _markdown(found: Report, beside: Sequence[str]) -> str:
+    parts = ["# Report"]
+    for section in found.sections:
+        parts.append(f"## {section.title}")
+        for part in section.body:
+            match part:
+                case Picture(name=name, caption=caption):
+                    parts.append(f"![{name}](figures/{name}.png)\n\n{caption}")
+                case Table():
+                    rows = [[cell.replace("|", r"\|") for cell in row] for row in part.rows]
+                    parts.append(replace(part, rows=rows).markdown())
+                case text:
+                    parts.append(text)
+    listed = "\n".join(f"- [{name}]({name})" for name in beside if not name.endswith(".png"))
+    return "\n\n".join([*parts, f"## Files\n\n{listed}"]) + "\n"
+
+
+def show(found: Report, folder: Path) -> None:
+    """Print texts and tables; the last line is `report: PATH`, in one piece."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    for section in found.sections:
+        parts = [part for part in section.body if not isinstance(part, Picture)]
+        if parts:
+            console.print(section.title, style="bold")
+        for part in parts:
+            if isinstance(part, Table):
+                console.print(part.terminal())
+                console.print(part.note)
+            else:
+                console.print(part.replace("**", ""))
+            console.print()
+    print(f"report: {folder / PAGE_FILE}")
