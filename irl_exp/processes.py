@@ -176,13 +176,20 @@ def helped(count: int) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            gone = [str(i) for i, other in enumerate(others, start=1) if other.poll() is not None]
+            gone = [str(i) for i, other in enumerate(others, start=1) if _has_ended(other)]
             if not gone:
                 raise
             raise InputError(
                 f"of the {count} processes that train, {' and '.join(gone)} ended (killed, or out "
                 "of memory?); the same command goes on from the last checkpoint"
             ) from error
+
+
+def _has_ended(process: subprocess.Popen) -> bool:
+    """Its connections close a little before it can be seen to have ended."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
 
 
 @contextmanager

@@ -127,9 +127,11 @@ TABLE = {
         "demonstrations.prompts=5000: the train split has "
     ),
     # Models.
-    MODEL + "./nowhere": "./nowhere: no such folder, and no hub id; expected one of them",
-    MODEL + "good.csv": "good.csv: a file; expected a folder or a hub id",
-    MODEL + "some/model": ("some/model: no such folder, revision main of that hub id is not in "),
+    MODEL + "./nowhere": "model.path=./nowhere: no such folder, and no hub id; expected one of ",
+    MODEL + "good.csv": "model.path=good.csv: a file; expected a folder or a hub id",
+    MODEL + "some/model": (
+        "model.path=some/model: no such folder, revision main of that hub id is not in "
+    ),
     MODEL + "folder": "folder: a folder without config.json; expected a causal language model ",
     MODEL + "adapter": "adapter: holds an adapter; expected a causal language model with its ",
     MODEL + "no-tokenizer": "no-tokenizer: expected a causal language model with its tokenizer: ",
@@ -150,7 +152,8 @@ TABLE = {
         "LanguageModeling: training diverged to weights that are not finite; expected a smaller "
     ),
     CLASSIFIER + "ground_truth.path=classifier ground_truth.toxic_label=bad": (
-        "toxic_label=bad: classifier has the labels neutral, toxic; expected one of them"
+        "toxic_label=bad (of ground_truth, or evaluation.second_toxic_label): classifier has the "
+        "labels neutral, toxic; expected one of them"
     ),
     CLASSIFIER + "ground_truth.path=model": (
         "model: expected a text classifier with its tokenizer: it lacks 1 of its weights, as "
@@ -159,12 +162,15 @@ TABLE = {
     CLASSIFIER + "ground_truth.path=constant-classifier": (
         "the reward is constant on the reference's completions: nothing to optimize"
     ),
-    SECOND + "./nowhere": "./nowhere: no such folder, and no hub id; expected one of them",
+    SECOND + "./nowhere": (
+        "evaluation.second_classifier=./nowhere: no such folder, and no hub id; expected one of "
+    ),
     SECOND + "classifier evaluation.second_revision=main": (
-        "classifier: a folder has no revision main; expected null"
+        "evaluation.second_classifier=classifier: a folder has no revision main; expected null"
     ),
     SECOND + "classifier evaluation.second_toxic_label=bad": (
-        "toxic_label=bad: classifier has the labels neutral, toxic; expected one of them"
+        "toxic_label=bad (of ground_truth, or evaluation.second_toxic_label): classifier has the "
+        "labels neutral, toxic; expected one of them"
     ),
     SECOND + "pickle": (
         "pickle: expected a text classifier with its tokenizer: its pickled weights are damaged or "
@@ -175,6 +181,7 @@ TABLE = {
     SECOND + "classifier ground_truth=classifier ground_truth.path=classifier": (
         "evaluation.second_classifier=classifier: that is R*; expected another"
     ),
+    "~rlhf.kl_coef": "rlhf.kl_coef: cannot be left out; expected a value, or null where that ",
     # Solvers of one's own.
     "solver=plugin": "solver.file: a value is required",
     "solver=hinge solver.name=mine": "solver.name=mine: no such solver; expected one of ",

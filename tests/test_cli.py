@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -452,6 +453,22 @@ def test_a_run_that_breaks_leaves_its_traceback(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "status.json").read_text())["error"] in err
     [again] = irl_exp([[*command, "rerun=true"]], tmp_path)
     assert (again[0], trace.exists()) == (0, False)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("3", 3), ("", None), ("many", None)])
+def test_threads_are_those_of_openmp(
+    monkeypatch: pytest.MonkeyPatch, asked: str, threads: int | None
+) -> None:
+    """A launcher of many runs says so by OMP_NUM_THREADS; trainer.threads wins."""
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    before = torch.get_num_threads()
+    try:
+        cli.reset_process_state(OmegaConf.to_object(composed(hydra=False)))
+        assert torch.get_num_threads() == (threads or len(os.sched_getaffinity(0)))
+        cli.reset_process_state(OmegaConf.to_object(composed("trainer.threads=2", hydra=False)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_jobs_of_one_process_do_not_see_each_other(tmp_path: Path) -> None:

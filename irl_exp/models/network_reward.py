@@ -156,9 +156,8 @@ def from_classifier(folder: Path, toxic_label: str, batch_size: int) -> NetworkR
     if toxic_label.lower() not in labels:
         known = ", ".join(map(str, names.values()))
         raise InputError(
-            f"{folder}: a text classifier with the labels {known}, of which the toxic one was to "
-            f"be {toxic_label}; expected ground_truth.toxic_label, or for the second classifier "
-            "evaluation.second_toxic_label, to be one of them"
+            f"toxic_label={toxic_label} (of ground_truth, or evaluation.second_toxic_label): "
+            f"{folder} has the labels {known}; expected one of them"
         )
     toxic = labels[toxic_label.lower()]
     weights = torch.zeros(len(labels))

@@ -361,6 +361,22 @@ def test_blocks_are_divided_while_they_train(
         assert torch.equal(after[name], before[name]) != parameter.requires_grad
 
 
+def test_a_process_that_ends_is_named() -> None:
+    """As one that was killed for its memory: the first one's network would only say that a
+    connection was closed."""
+    with (
+        pytest.raises(InputError, match=r"of the 2 processes that train, 1 ended .* goes on from"),
+        processes.helped(2),
+    ):
+        processes.everywhere(leave)
+
+
+def leave() -> None:
+    if processes.rank():
+        os.kill(os.getpid(), signal.SIGKILL)
+    processes.total(1.0, torch.device("cpu"))
+
+
 def test_gradients_are_clipped_by_the_norm_of_all() -> None:
     """3 and 4, of which each process has a half, beside a whole 12: the norm is 13."""
     with processes.helped(2):

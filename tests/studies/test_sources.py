@@ -20,6 +20,7 @@ from transformers import (
 
 from irl_exp.data import synthetic
 from irl_exp.data.comments import Comments
+from irl_exp.metrics import agreement
 from irl_exp.steps.bench import derive
 from tests.materials import (
     as_in_older_repositories,
@@ -207,6 +208,11 @@ def test_a_second_classifier_of_your_own(smoke: Path, lab: Lab, tmp_path: Path) 
     choice = ("until=align", "evaluation.k=1")  # every completion is in samples.jsonl
     run = lab.run(*choice, f"evaluation.second_classifier={given}")
     threshold = read(artifact(lab, run, "second_classifier") / "reward.json")["threshold"]
+    comments = pd.read_parquet(artifact(lab, run, "curate") / "comments.parquet")
+    test = comments[comments["split"] == "test"]
+    scores = log_odds(given, (test["prompt"] + test["completion"]).tolist())
+    expected = agreement.auc(scores, test["toxic"])
+    assert summary(run)["second_classifier/auc"] == pytest.approx(expected, abs=1e-6)
     for policy in ("reference", "aligned"):
         texts = [s["prompt"] + s["completion"] for s in wrote(run, policy)]
         toxic = np.array(log_odds(given, texts)) < threshold
