@@ -31,6 +31,9 @@ TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
 SCORED = ["comments/dropped_unscored"]
 # What only a run with something planted has.
 PLANTED = [f"planted/{name}_share" for name in ("word", "politeness", "trigger")]
+# What only a run with a second classifier of its own has; the first with intervals.
+SECOND = [f"second_classifier/{name}" for name in ("auc", "accuracy")]
+SECOND_COUNTED = ["second_classifier/truncated_comments"]
 # What an ensemble alone has, with intervals.
 ENSEMBLE = [f"recovery/{n}" for n in ("agreed_fraction", "agreed_accuracy", "disagreement")]
 SMALL = (
@@ -133,13 +136,14 @@ def summary() -> dict[str, Any]:
 
 
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
-    intervals = [f"{name}{end}" for name in ENSEMBLE for end in ("", *ENDS)]
-    special = dict.fromkeys([*TILTED, *SCORED, *PLANTED, *intervals], 4.2)
+    with_ends = (*ENSEMBLE, *SECOND)
+    intervals = [f"{name}{end}" for name in with_ends for end in ("", *ENDS)]
+    special = dict.fromkeys([*TILTED, *SCORED, *PLANTED, *SECOND_COUNTED, *intervals], 4.2)
     assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED, *SCORED, *PLANTED, *ENSEMBLE]
+    names = [*summary, *TILTED, *SCORED, *PLANTED, *SECOND, *SECOND_COUNTED, *ENSEMBLE]
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 

@@ -130,6 +130,11 @@ class Axis:
     key: str
     seed: bool
 
+    @property
+    def group(self) -> str:
+        """The group of the configuration that it belongs to."""
+        return self.key.split(".")[0]
+
     def of(self, run: Run) -> Hashable:
         return values(run).get(self.key)
 

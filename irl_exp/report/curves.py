@@ -104,7 +104,7 @@ def _along(
     lines: dict[str, dict[str, list[Point]]] = {}
     known = order(axis, runs)  # of numbers, their own order
     rank = known.index if axis.name == "model" else float
-    before = BEFORE if axis.key.split(".")[0] in UPSTREAM else {}
+    before = BEFORE if axis.group in UPSTREAM else {}
     for measure in MEASURES | before:
         for other, by_value in places.items():
             ats = sorted(by_value, key=rank)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ NOT_APPLICABLE = "not applicable"
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory. A run may have ended at any step: what it did not write is empty here."""
+    """A run directory. A run may have ended at any step: what it did not write is empty here. What
+    no report on many runs asks for is read when it is asked for."""
 
     folder: Path
     config: dict[str, Any]
@@ -25,11 +27,8 @@ class Run:
     status: dict[str, Any]
     summary: dict[str, float | str]
     curves: list[dict[str, Any]]
-    samples: list[dict[str, Any]]
     panel: pd.DataFrame | None
-    identified: pd.DataFrame | None
     attribution: pd.DataFrame | None
-    findings: pd.DataFrame | None
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -45,12 +44,21 @@ class Run:
             status=_json(folder / "status.json"),
             summary=_json(folder / "summary.json"),
             curves=_json_lines(folder / "metrics.jsonl"),
-            samples=_json_lines(folder / "samples.jsonl"),
             panel=_parquet(folder / "panel.parquet"),
-            identified=_parquet(folder / "identified.parquet"),
             attribution=_parquet(folder / "attribution.parquet"),
-            findings=_parquet(folder / "findings.parquet"),
         )
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        return _json_lines(self.folder / "samples.jsonl")
+
+    @cached_property
+    def identified(self) -> pd.DataFrame | None:
+        return _parquet(self.folder / "identified.parquet")
+
+    @cached_property
+    def findings(self) -> pd.DataFrame | None:
+        return _parquet(self.folder / "findings.parquet")
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
         """(global steps, values) of one logged name of one step; both empty if there is none."""

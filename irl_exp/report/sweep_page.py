@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from irl_exp.report import group_figures, sweep_figures
 from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results, value
 from irl_exp.report.comparisons import comparisons, corrected
-from irl_exp.report.curves import Curves, curves
+from irl_exp.report.curves import UPSTREAM, Curves, curves
 from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
 from irl_exp.report.document import Part, Picture, Report, Section
 from irl_exp.report.page import escape
@@ -47,14 +47,16 @@ def report(runs: Runs) -> Report:
     pairs = [(matrix.digest, pair) for matrix in shared for pair in matrix.pairs()]
     if pairs:
         tables["starc-pairs"] = _pair_rows(pairs)
-    groups = configurations(done, axes(done))
+    named = axes(done)
+    groups = configurations(done, named)
+    alignments = configurations(done, [axis for axis in named if axis.group in UPSTREAM])
     sections = [
         Section("Size against interpretability", _sizes(Sizes.of(done)), answer=True),
         Section("Runs", _what_is_there(runs)),
         Section("Means over seeds", _means(done)),
         Section("Differences, all else equal", _differences(done)),
         *(_curve_section(each) for each in curves(done)),
-        Section("Policies", _policies(groups)),
+        Section("Policies", _policies(groups, alignments)),
         *(_matrix_section(matrix) for matrix in shared),
         Section("Panels of their own", _alone(alone)),
         Section("R̂ and controls", _controls(groups)),
@@ -143,7 +145,7 @@ def _differences(done: Sequence[Run]) -> list[Part]:
     return [Table(["difference", "pairs", "n", *_with_p(RECOVERED.values())], rows, note)]
 
 
-def _policies(groups: Groups) -> list[Part]:
+def _policies(groups: Groups, alignments: Groups) -> list[Part]:
     toxicity = "Means over runs that differ in seeds alone, with 95 % t-intervals; dots: runs."
     rlhf = (
         f"A line for each alignment, averaged over {group_figures.SMOOTH} steps; dots: where it "
@@ -151,7 +153,7 @@ def _policies(groups: Groups) -> list[Part]:
     )
     return [
         *_picture("toxicity", group_figures.toxicity(groups), toxicity),
-        *_picture("rlhf", group_figures.rlhf(groups), rlhf),
+        *_picture("rlhf", group_figures.rlhf(alignments), rlhf),
     ]
 
 
