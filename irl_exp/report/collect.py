@@ -3,6 +3,7 @@
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ class Axis:
         return values(run).get(self.key)
 
 
+@cache
 def values(run: Run) -> Values:
     """Dotted key -> value of what decides a run's results; of seeds, what each of DRIVERS gets."""
     left_out = (*NOT_STUDY, "seed", "seeds")

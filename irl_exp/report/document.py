@@ -27,7 +27,9 @@ class Picture:
 
     @classmethod
     def of(cls, name: str, figure: Figure, caption: str) -> "Picture":
-        return cls(name, sweep_figures.png(figure), sweep_figures.svg(figure), caption)
+        png = sweep_figures.png(figure)
+        figure.set_layout_engine("none")  # it has its layout: that is half of the work
+        return cls(name, png, sweep_figures.svg(figure), caption)
 
 
 Part = str | Table | Picture
