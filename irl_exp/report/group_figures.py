@@ -121,7 +121,7 @@ def _row(axes: Axes, groups: Groups, name: str, shift: float, colour: str, label
         if not (mean := Mean.of(found)):
             continue
         at = place + shift
-        low, high = max(mean.low, min(0.0, *found, 0.0)), mean.high
+        low, high = max(mean.low, min(0.0, *found)), mean.high
         axes.scatter(found, [at] * len(found), s=10, color=colour, alpha=0.4, lw=0)
         axes.errorbar(
             mean.mean,

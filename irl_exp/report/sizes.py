@@ -107,7 +107,7 @@ class Sizes:
         if beside:
             parts.append(
                 f"What recovery starts from changes, too, for each tenfold: {', '.join(beside)}. "
-                "An expert that is nearer to its optimum is read better, whatever its size."
+                "Part of a trend may be theirs."
             )
         return " ".join(parts)
 

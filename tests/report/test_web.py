@@ -40,7 +40,6 @@ class Reader(HTMLParser):
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "my sweep"
     write_run(folder / "whole")
-    shutil.copy(folder / "whole" / "config.yaml", tmp_path)
     (folder / "whole" / "report.md").write_text("# Report\n")
     write_small_run(folder / "small", recovered=EAST, summary={"recovery/auc": 0.7})
     write_small_run(folder / "other", recovered=NORTH, order=1)
