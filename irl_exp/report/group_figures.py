@@ -24,7 +24,7 @@ from irl_exp.report.figures import (
 from irl_exp.report.run import Run, number
 from irl_exp.report.sizes import RECOVERED as MEASURES
 from irl_exp.report.sizes import Sizes
-from irl_exp.report.sweep_figures import COLOURS
+from irl_exp.report.sweep_figures import COLOURS, dots
 
 Groups = Mapping[str, Sequence[Run]]
 
@@ -117,22 +117,8 @@ def toxicity(groups: Groups) -> Figure | None:
 
 def _row(axes: Axes, groups: Groups, name: str, shift: float, colour: str, label: str) -> None:
     for place, runs in enumerate(groups.values()):
-        found = numbers(runs, name)
-        if not (mean := Mean.of(found)):
-            continue
-        at = place + shift
-        low, high = max(mean.low, min(0.0, *found)), mean.high
-        axes.scatter(found, [at] * len(found), s=10, color=colour, alpha=0.4, lw=0)
-        axes.errorbar(
-            mean.mean,
-            at,
-            xerr=[[mean.mean - low], [high - mean.mean]],
-            color=colour,
-            marker="o",
-            markersize=4.5,
-            capsize=2,
-            label=label if label not in axes.get_legend_handles_labels()[1] else None,
-        )
+        known = label in axes.get_legend_handles_labels()[1]
+        dots(axes, numbers(runs, name), place + shift, colour, None if known else label)
 
 
 def rlhf(groups: Groups) -> Figure | None:

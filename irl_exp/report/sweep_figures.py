@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from irl_exp.report.collect import Mean
@@ -156,6 +157,28 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def dots(
+    axes: Axes, found: Sequence[float], at: float, colour: str, label: str | None = None
+) -> None:
+    """In the row `at`: every run faintly, and their mean with its 95 % t-interval."""
+    mean = Mean.of(found)
+    if mean is None:
+        return
+    # No measure leaves [0, 1], though an interval over two runs may.
+    low, high = max(mean.low, min(0, *found)), min(mean.high, max(1, *found))
+    axes.scatter(found, [at] * len(found), s=14, color=colour, alpha=0.45, lw=0)
+    axes.errorbar(
+        mean.mean,
+        at,
+        xerr=[[mean.mean - low], [high - mean.mean]],
+        color=colour,
+        marker="o",
+        markersize=4.5,
+        capsize=2.5,
+        label=label,
+    )
+
+
 def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered: str) -> Figure:
     """A row for each reward, a panel for each measure: faintly every run, and the mean with its
     95 % t-interval. The first measure orders the rows, least on top, and every reward has it."""
@@ -167,23 +190,7 @@ def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered
         row = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for axes, measure in zip(row, measures, strict=True):
             for place, name in enumerate(order):
-                found = rewards[name][measure]
-                mean = Mean.of(found)
-                if mean is None:
-                    continue
-                colour = RECOVERED if name == recovered else TRUTH
-                # No measure leaves [0, 1], though an interval over two runs may.
-                low, high = max(mean.low, min(0, *found)), min(mean.high, max(1, *found))
-                axes.scatter(found, [place] * len(found), s=14, color=colour, alpha=0.45, lw=0)
-                axes.errorbar(
-                    mean.mean,
-                    place,
-                    xerr=[[mean.mean - low], [high - mean.mean]],
-                    color=colour,
-                    marker="o",
-                    markersize=4.5,
-                    capsize=2.5,
-                )
+                dots(axes, rewards[name][measure], place, RECOVERED if name == recovered else TRUTH)
             axes.set_title(measure)
             axes.grid(axis="y", visible=False)
         row[0].set_yticks(range(len(order)), order)
