@@ -18,7 +18,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from irl_exp.cli import CONF, register
+from irl_exp.cli import CONF
 from irl_exp.config import SCHEMAS, Config
 
 HEADER = "# The default run, as irl-exp --cfg job --resolve prints it; written by `make docs`.\n"
@@ -234,7 +234,6 @@ def configuration() -> str:
 
 def pages() -> dict[str, str]:
     """File -> text, as it is in docs/ where nobody has set IRL_EXP_STORE."""
-    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = OmegaConf.to_yaml(compose("config"), resolve=True)
     return {"config.yaml": HEADER + run, "configuration.md": configuration()}

@@ -65,7 +65,6 @@ INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
 
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
-    register()
     usage = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = _refuse_usage  # type: ignore[assignment, method-assign]
     Sweep.folder = None
@@ -174,6 +173,9 @@ def _return_value(job: JobReturn) -> Any:
     if job.status == JobStatus.FAILED:
         raise job._return_value
     return job._return_value
+
+
+register()  # not in main: a launcher's processes know this module and never call main
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

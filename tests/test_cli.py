@@ -58,7 +58,6 @@ def irl_exp(
 
 
 def composed(*overrides: str, hydra: bool = True) -> DictConfig:
-    cli.register()
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
 

@@ -50,11 +50,6 @@ REQUIRED = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _schemas() -> None:
-    cli.register()
-
-
 def typed(*overrides: str) -> Config:
     """The dataclasses that a command line gives; nothing may be missing."""
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):

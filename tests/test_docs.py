@@ -178,13 +178,21 @@ def test_steps_of_the_curves_exist() -> None:
     assert [p for p in patterns if not any(re.fullmatch(p, step) for step in STEPS)] == []
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs share is computed once."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rlhf", "solver"),
     [("ppo_smoke", "hinge"), ("tilted", "ensemble"), ("tilted", "failure_aware"), ("raft", "svm")],
 )
-def test_a_real_run_writes_defined_names_alone(tmp_path: Path, rlhf: str, solver: str) -> None:
-    places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={tmp_path / 'store'}")
+def test_a_real_run_writes_defined_names_alone(
+    tmp_path: Path, store: Path, rlhf: str, solver: str
+) -> None:
+    places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={store}")
     chosen = (f"rlhf={rlhf}", f"solver={solver}")
     command = [sys.executable, "-m", "irl_exp", *SMALL, *chosen, *places]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)

@@ -51,7 +51,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         folder.mkdir()
     assert launch(whole, "run") == 0
     moments = random.Random(0)
-    kills = [launch(killed, f"killed-{i}", moments.uniform(4, 12)) for i in range(6)]
+    kills = [launch(killed, f"killed-{i}", moments.uniform(4, 12)) for i in range(4)]
     assert kills.count(-signal.SIGKILL) >= 2
     assert launch(killed, "run") == 0
     assert results(killed / "run") == results(whole / "run")

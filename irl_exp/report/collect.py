@@ -148,6 +148,7 @@ def values(run: Run) -> Values:
     return dict(_leaves(study)) | {f"seeds.{d}": seed for d, seed in seeds(run).items()}
 
 
+@cache
 def seeds(run: Run) -> Values:
     """The seed of each of DRIVERS."""
     given = run.config.get("seeds", {})

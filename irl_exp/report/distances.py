@@ -6,6 +6,7 @@ demonstration can settle, an offset per prompt and the scale, plays no part in t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import combinations
 
 import numpy as np
@@ -91,6 +92,7 @@ class Matrix:
     def configuration(self, run: Run) -> str:
         return label(run, (axis for axis in self.axes if not axis.seed))
 
+    @cached_property
     def pairs(self) -> list[Pair]:
         """Of runs that differ in seeds alone."""
         of = [self.configuration(run) for run in self.runs]
@@ -127,11 +129,18 @@ def scores(run: Run, reward: str) -> Scores | None:
     """[prompts, completions] of a reward on the reference's completions in the panel."""
     if run.panel is None or reward not in run.panel:
         return None
-    completions = run.panel[run.panel["kind"] == "reference"]
-    prompts = completions["prompt"].nunique()
+    completions, prompts = _completions(run)
     if not prompts or len(completions) % prompts or len(completions) < 2 * prompts:
         return None
-    return completions[reward].to_numpy(dtype=np.float64).reshape(prompts, -1)
+    return run.panel[reward].to_numpy(dtype=np.float64)[completions].reshape(prompts, -1)
+
+
+@cache
+def _completions(run: Run) -> tuple[NDArray[np.intp], int]:
+    """The rows of the panel with the reference's completions, and of how many prompts these are."""
+    assert run.panel is not None
+    rows = np.flatnonzero(run.panel["kind"].to_numpy() == "reference")
+    return rows, len(set(run.panel["prompt"].to_numpy()[rows]))
 
 
 def _matrix(digest: str, among: list[Run]) -> Matrix:

@@ -192,14 +192,15 @@ def _by_label(runs: Sequence[Run]) -> tuple[list[float], list[float]] | None:
     for run in runs:
         if run.panel is None or not {"recovered", "toxic", "kind"} <= set(run.panel):
             continue
-        comments = run.panel[run.panel["kind"] == "comment"].dropna(subset=["toxic"])
-        spread = float(comments["recovered"].std())
+        labels = run.panel["toxic"].to_numpy(dtype=np.float64, na_value=np.nan)
+        comments = (run.panel["kind"].to_numpy() == "comment") & ~np.isnan(labels)
+        scores = run.panel["recovered"].to_numpy(dtype=np.float64)[comments]
+        spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
         if not spread > 0:
             continue
-        standard = (comments["recovered"] - comments["recovered"].mean()) / spread
-        is_toxic = comments["toxic"].astype(int) == 1
-        clean += standard[~is_toxic].tolist()
-        toxic += standard[is_toxic].tolist()
+        standard = (scores - scores.mean()) / spread
+        clean += standard[labels[comments] == 0].tolist()
+        toxic += standard[labels[comments] == 1].tolist()
     return (clean, toxic) if clean or toxic else None
 
 

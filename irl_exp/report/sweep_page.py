@@ -44,7 +44,7 @@ def report(runs: Runs) -> Report:
     shared, alone = matrices(done)
     tables = {"results": results(runs.all)}
     tables |= {f"starc-{matrix.digest}": _square(matrix) for matrix in shared}
-    pairs = [(matrix.digest, pair) for matrix in shared for pair in matrix.pairs()]
+    pairs = [(matrix.digest, pair) for matrix in shared for pair in matrix.pairs]
     if pairs:
         tables["starc-pairs"] = _pair_rows(pairs)
     named = axes(done)
@@ -315,7 +315,7 @@ def _matrix_section(matrix: Matrix) -> Section:
     picture = Picture.of(name, sweep_figures.heat_map(matrix), caption)
     return Section(
         f"How far apart the rewards are, panel {matrix.digest}",
-        [picture, _spread(matrix), *_split(matrix.pairs())],
+        [picture, _spread(matrix), *_split(matrix.pairs)],
     )
 
 
@@ -325,7 +325,7 @@ def _spread(matrix: Matrix) -> Table:
     rows = []
     for name in dict.fromkeys(of):
         mine = [place for place, configuration in enumerate(of) if configuration == name]
-        pairs = [pair for pair in matrix.pairs() if pair.configuration == name]
+        pairs = [pair for pair in matrix.pairs if pair.configuration == name]
         floor = [x for x in matrix.floor[mine].tolist() if x == x]
         own = numbers([matrix.runs[place] for place in mine], "recovery/starc_floor")
         rows.append(

@@ -45,7 +45,7 @@ def test_the_split_by_what_varied(sweep: Path) -> None:
     write_small_run(sweep / "e", recovered=NORTH, demonstrations=2)
     [matrix], _ = matrices(collect([sweep]).done)
     found: dict[str, list[float]] = {}
-    for pair in matrix.pairs():
+    for pair in matrix.pairs:
         found.setdefault(pair.source, []).append(pair.distance)
     single = {
         "order of data": [HALF],
@@ -77,7 +77,7 @@ def test_errors_that_are_not_shared(tmp_path: Path) -> None:
         )
         panel.to_parquet(folder / "panel.parquet")
     [matrix], _ = matrices(collect([tmp_path]).done)
-    [pair] = matrix.pairs()
+    [pair] = matrix.pairs
     rho = 1 / math.sqrt(2) / math.sqrt(5)  # of R* with either, multiplied
     assert pair.unshared == pytest.approx(math.sqrt((1 - rho) / 2), abs=5e-3)
     assert pair.distance == pytest.approx(pair.unshared, abs=5e-3)
@@ -92,7 +92,7 @@ def test_only_runs_of_one_configuration_make_pairs(sweep: Path) -> None:
     assert matrix.labels == [
         *("base", "order 1", "initialization 1", "solver svm", "solver svm, order 1"),
     ]
-    pairs = [(p.configuration, p.source, round(p.distance, 6)) for p in matrix.pairs()]
+    pairs = [(p.configuration, p.source, round(p.distance, 6)) for p in matrix.pairs]
     assert pairs[-1] == ("solver=svm", "order of data", round(RIGHT_ANGLE, 6))
     assert [configuration for configuration, *_ in pairs[:-1]] == ["solver=hinge"] * 3
 

@@ -16,7 +16,6 @@ from irl_exp.tracking import Tracker
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 def test_processes_count_where_they_train(tmp_path: Path, trainer: str) -> None:
     """Comments and numbers are made by the first one, as if it were alone."""
-    cli.register()
 
     def bench(*overrides: str) -> Bench:
         with initialize_config_dir(str(cli.CONF), version_base="1.3"):
