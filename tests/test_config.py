@@ -206,7 +206,7 @@ POSITIVE = [
 
 
 @pytest.fixture(scope="module")
-def default(_schemas: None) -> Config:
+def default() -> Config:
     return typed()
 
 
