@@ -543,10 +543,8 @@ def test_killed_on_the_way_they_come_to_the_same_bits(tmp_path: Path, way: str) 
 
     killed_folder = tmp_path / "killed"
     killed_folder.mkdir()
-    without_warning = (signal.SIGKILL, -signal.SIGKILL)
-    for number, status in {"ddp": [(signal.SIGTERM, 1), without_warning]}.get(
-        way, [without_warning]
-    ):
+    kills = [(signal.SIGTERM, 1)] if way == "ddp" else []
+    for number, status in [*kills, (signal.SIGKILL, -signal.SIGKILL)]:
         killed = launch(words, killed_folder)
         wait_for_checkpoint(killed_folder, killed)
         killed.send_signal(number)
