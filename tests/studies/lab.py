@@ -14,11 +14,6 @@ POLICIES = ("reference", "aligned", "realigned")
 CONTROLS = ("log_ratio", "length", "untrained", "oracle")
 FACTORS = ("length", "ended", "repetition", "likelihood")
 NOT_APPLICABLE = "not applicable"
-# Smaller than +debug=smoke is for users.
-SMALL = (
-    *("+debug=smoke", "trainer.threads=1", "dataset.size=1200"),
-    *("evaluation.draws=20", "evaluation.interpret_texts=16"),
-)
 # Steps of a whole run, by the names under which the run reports them.
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
@@ -91,8 +86,8 @@ class Lab:
         return folder
 
     def main(self, *arguments: str, store: Path | None = None) -> None:
-        place = f"paths.store={store or self.store}"
-        self.patch.setattr(sys, "argv", ["irl-exp", place, *SMALL, *arguments])
+        small = ("+debug=smoke", "trainer.threads=1", f"paths.store={store or self.store}")
+        self.patch.setattr(sys, "argv", ["irl-exp", *arguments, *small])
         cli.main()
 
 

@@ -173,7 +173,7 @@ def test_a_random_ground_truth_knows_nothing(lab: Lab) -> None:
 
 @pytest.mark.slow
 def test_the_grammars_own_reward(smoke: Path, lab: Lab) -> None:
-    run = lab.run("ground_truth=closed_form", "evaluation.interpret_texts=64")
+    run = lab.run("ground_truth=closed_form")
     panel, numbers = pd.read_parquet(run / "panel.parquet"), summary(run)
     texts = panel["prompt"] + panel["completion"]
     np.testing.assert_allclose(
