@@ -1,6 +1,7 @@
 """How fast PPO is: episodes per second, peak memory, and where the time goes.
 
-    python -m benchmarks.speed MODEL ... [--device cuda] [--precision bf16-mixed] [--rollouts N]
+    python -m benchmarks.speed MODEL ... [--device cuda] [--precision bf16-mixed]
+                               [--rollouts N] [--batch N]
 
 For each model a process of its own: a policy and an R* of the option's shape with random weights,
 rollouts of 64 prompts of 32 tokens with 32 new ones (a policy that knows nothing hardly ever ends
@@ -24,7 +25,7 @@ from typing import Any
 
 from benchmarks.architectures import GIB, shape_of, size, values, write
 
-BATCH, MINIBATCH, PROMPT_TOKENS, NEW_TOKENS = 64, 16, 32, 32
+PROMPT_TOKENS, NEW_TOKENS, STEPS = 32, 32, 4
 COLUMNS = ("model", "weights", "episodes/s", "range", "peak, GiB", "sampling", "scoring", "steps")
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", help="of steps; as conf/trainer has it for the device")
     parser.add_argument("--rollouts", type=int, default=4, help="that are counted")
+    parser.add_argument("--batch", type=int, default=64, help="episodes of a rollout")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -45,24 +47,25 @@ def main() -> None:
     for model in arguments.models:
         command = [sys.executable, "-m", "benchmarks.speed", model, "--one"]
         command += ["--device", arguments.device, "--rollouts", str(arguments.rollouts)]
+        command += ["--batch", str(arguments.batch)]
         command += ["--precision", arguments.precision] if arguments.precision else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
-        print(row(model, found), flush=True)
+        print(row(model, found, arguments.batch), flush=True)
     print("\n" + ", ".join(str(found[name]) for name in ("device", "torch", "precision")))
 
 
-def row(model: str, found: dict[str, Any]) -> str:
+def row(model: str, found: dict[str, Any], batch: int) -> str:
     rollouts = found["rollouts"]
     whole = sum(rollout["all"] for rollout in rollouts)
-    rates = [BATCH / rollout["all"] for rollout in rollouts]
+    rates = [batch / rollout["all"] for rollout in rollouts]
     shares = [sum(r[part] for r in rollouts) / whole for part in ("sampling", "scoring", "steps")]
     cells = [
         f"`{model}`",
         size(shape_of(model).weights),
-        f"{BATCH * len(rollouts) / whole:.3g}",
+        f"{batch * len(rollouts) / whole:.3g}",
         f"{min(rates):.3g} to {max(rates):.3g}",
         f"{found['bytes'] / GIB:.3g}",
         *(f"{share:.0%}" for share in shares),
@@ -101,8 +104,8 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    small = {"iterations": 1 + arguments.rollouts, "batch_size": BATCH, "stop_distinct_2": 0}
-    small |= {"minibatch_size": MINIBATCH}
+    small = {"iterations": 1 + arguments.rollouts, "stop_distinct_2": 0}
+    small |= {"batch_size": arguments.batch, "minibatch_size": arguments.batch // STEPS}
     rlhf = PPOConfig(**{**values("rlhf/ppo"), **small})
     trainer = TrainerConfig(**values("trainer/gpu" if cuda else "trainer/cpu"))
     trainer.precision = arguments.precision or trainer.precision
@@ -123,7 +126,7 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
             rlhf,
             reference,
             NormalizedReward(reward, Normalizer(0.0, 1.0)),
-            ["a " * (PROMPT_TOKENS - 1) + "a"] * BATCH,
+            ["a " * (PROMPT_TOKENS - 1) + "a"] * arguments.batch,
             NEW_TOKENS,
             order=torch.Generator().manual_seed(0),
             generator=torch.Generator(device).manual_seed(0),

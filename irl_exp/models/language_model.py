@@ -169,9 +169,10 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedMode
 
 
 def use_eager_attention(network: PreTrainedModel) -> None:
-    """On short sequences and a CPU, plain matrix products beat the fused attention kernel. Where
-    there is a CUDA device the network will go there, later."""
-    if not torch.cuda.is_available():
+    """Plain matrix products: on short sequences and a CPU they beat the fused kernels, and on a
+    CUDA device, where the network will go if there is one, those have gradients that differ from
+    run to run."""
+    if not torch.cuda.is_available() or torch.are_deterministic_algorithms_enabled():
         network.set_attn_implementation("eager")
 
 
