@@ -21,23 +21,7 @@ from irl_exp import cli, identity
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
 from irl_exp.tracking import Tracker
-
-# One process for many command lines, as every start costs seconds. What Python does with the
-# exit's text is done by hand: it goes to standard error.
-DRIVER = """
-import contextlib, io, json, sys
-from irl_exp import cli
-for words in json.load(sys.stdin):
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["irl-exp", *words]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-            print(end.code, file=sys.stderr)
-    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
-"""
+from tests import warm
 
 
 def irl_exp(
@@ -46,15 +30,12 @@ def irl_exp(
     """Status, standard output and standard error of each command, run in `folder`, whose store they
     use unless they name one."""
     place = [f"paths.store={folder}/store"] if store else []
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps([[*words, *place] for words in commands]),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        check=True,
-    )
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    answers = []
+    for words in commands:
+        line = [warm.command("irl-exp"), *words, *place]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=folder)
+        answers.append((done.returncode, done.stdout, done.stderr))
+    return answers
 
 
 def composed(*overrides: str, hydra: bool = True) -> DictConfig:

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from irl_exp.modules import trl_trainers
 from irl_exp.solvers.bayesian import Gaussian, doubt
 from irl_exp.tracking import NOT_APPLICABLE
+from tests import warm
 from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
 
 ROOT = Path(__file__).parent.parent
@@ -194,8 +194,8 @@ def test_a_real_run_writes_defined_names_alone(
 ) -> None:
     places = (f"hydra.run.dir={tmp_path / 'run'}", f"paths.store={store}")
     chosen = (f"rlhf={rlhf}", f"solver={solver}")
-    command = [sys.executable, "-m", "irl_exp", *SMALL, *chosen, *places]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    line = [warm.command("irl-exp"), *SMALL, *chosen, *places]
+    subprocess.run(line, check=True, capture_output=True, cwd=tmp_path)
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from irl_exp.data import synthetic
+from tests import warm
 from tests.materials import save_classifier, save_language_model
 
 README = Path(__file__).parent.parent / "README.md"
@@ -116,7 +117,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", commands(text()))
 def test_a_command_of_the_readme(desk: Path, command: str) -> None:
     choose_fingerprint(desk / "outputs" / "store" / "recover")
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = (Path(warm.command("irl-exp")).parent, Path(sys.executable).parent)
+    tools = os.pathsep.join([*map(str, places), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", SHELL + command],
         cwd=desk,

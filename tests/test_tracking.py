@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from irl_exp.config import InputError, WandbTracker
 from irl_exp.tracking import Tracker, Wandb
+from tests import warm
 
 SMALL = ("+debug=smoke", "trainer.threads=1", "dataset.size=400")
 
 
 def irl_exp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "irl_exp", *SMALL, f"paths.store={folder}/store", *words],
+        [warm.command("irl-exp"), *SMALL, f"paths.store={folder}/store", *words],
         capture_output=True,
         text=True,
         cwd=folder,

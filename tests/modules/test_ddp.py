@@ -37,6 +37,7 @@ from irl_exp.modules.reward_modeling import RewardModeling
 from irl_exp.modules.sharding import clip_gradients, whole
 from irl_exp.modules.training import CURVES_FILE, fit
 from irl_exp.processes import Place
+from tests import warm
 from tests.materials import PLAIN_PPO
 
 # 17 rows in batches of 4: five updates, the rows of four divided by two, the last row for both.
@@ -436,7 +437,7 @@ def test_other_processes_than_wanted_are_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_a_multirun_is_refused(tmp_path: Path) -> None:
     words = ["-m", "+debug=smoke", "trainer=ddp", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
-    run = launch([*command(), *words], tmp_path)
+    run = launch([warm.command("irl-exp"), *words], tmp_path)
     said = run.communicate()[0]
     assert run.returncode == 1
     assert "2 runs failed" in said

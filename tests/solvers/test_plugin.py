@@ -13,6 +13,7 @@ import pytest
 from irl_exp.config import ForeignError, InputError, PluginSolver
 from irl_exp.solvers import require
 from irl_exp.solvers.plugin import SOURCE_FILE, Plugin
+from tests import warm
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -157,10 +158,10 @@ class Desk:
         (folder / "conf" / "solver" / "lda.yaml").write_text(blocks("yaml")[0])
 
     def type(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-        """What stands behind `irl-exp`, in a process of its own."""
+        """In a process of its own."""
         words = [word.strip("'") for word in command.split()[1:]]
         return subprocess.run(
-            [sys.executable, "-m", "irl_exp", *words, "trainer.threads=1", *more],
+            [warm.command("irl-exp"), *words, "trainer.threads=1", *more],
             cwd=self.folder,
             env=environment(),
             capture_output=True,
