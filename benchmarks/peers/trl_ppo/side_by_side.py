@@ -9,6 +9,7 @@ there is left out. All final policies are measured alike, on validation prompts.
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
     seeds = dict(alignments(run, given.peer) for run in given.runs)
+    if len(seeds) < 2:
+        sys.exit("RUN: runs of one seed; expected two seeds or more, as intervals are over seeds")
     draw(seeds, given.figure)
     print(table(seeds))
 
