@@ -4,11 +4,11 @@ import argparse
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
@@ -45,6 +46,7 @@ from irl_exp.config import (
     innermost,
 )
 from irl_exp.identity import SWEPT, axis, inputs, is_done, run_folder, run_id, sweep_name, swept
+from irl_exp.sweep import DONE, FAILED, INTERRUPTED, SKIPPED, Progress, note
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 from irl_exp.validation import validate
 
@@ -60,14 +62,14 @@ _OPTION = re.compile(r"(solver|evaluation\.controls\.\w+)\.options[.=]")
 # Where torchrun and srun say of how many processes this is one.
 LAUNCHED = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
-INTERRUPTED = "irl-exp: interrupted; the same command goes on from here"
+STOPPED = "irl-exp: interrupted; the same command goes on from here"
 
 
 def main() -> None:
     """Console script: Hydra's run or multirun, with errors as one clear line."""
     usage = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = _refuse_usage  # type: ignore[assignment, method-assign]
-    Sweep.folder = None
+    Sweep.progress = None
     logging.raiseExceptions = False  # who reads us may have seen enough: that is no error
     # Shells expand no ~ behind a =. Flags first: Hydra takes no override on both sides of one.
     words = [word.replace("=~/", f"={Path.home()}/") for word in sys.argv[1:]]
@@ -81,13 +83,16 @@ def main() -> None:
         os.environ["COMP_LINE"] = re.sub("[\"']", "", os.environ["COMP_LINE"])
     try:
         with _beside_others():
-            app()
+            try:
+                app()
+            finally:
+                Sweep.conclude()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(STOPPED)
     except SystemExit as end:
         # During training Lightning answers Ctrl-C itself, by leaving without a word.
         interrupted = isinstance(end.__context__, KeyboardInterrupt)
-        sys.exit(INTERRUPTED if interrupted else end.code)
+        sys.exit(STOPPED if interrupted else end.code)
     except BrokenPipeError:
         # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,27 +113,54 @@ def main() -> None:
 class Sweep(Callback):
     """The sweep that this process launched; conf/hydra/ names it, Hydra calls it."""
 
-    folder: Path | None = None
-    started = 0.0
+    progress: Progress | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException):  # said again, as an error, when it is needed
-            Sweep.folder, Sweep.started = Path(config.hydra.sweep.dir), time.time()
         axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        os.environ[SWEPT] = swept([*config.hydra.overrides.task, *axes])
+        words = [*axes, *config.hydra.overrides.task]
+        os.environ[SWEPT] = swept(words)
+        if config.hydra.launcher._target_.endswith("LocalLauncher"):
+            # It starts all runs at once.
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with suppress(OmegaConfBaseException):  # said again, as an error, when it is needed
+            # Other sweepers may come back to a run that they have made.
+            basic = config.hydra.sweeper._target_.endswith("BasicSweeper")
+            total = count(words) if basic else None
+            Sweep.progress = Progress(Path(config.hydra.sweep.dir), total)
+            Sweep.progress.start()
+
+    @classmethod
+    def conclude(cls) -> None:
+        """Say what became of its runs, if it came to any."""
+        if cls.progress and (said := cls.progress.conclude()) and cls.progress.ended:
+            print(said, flush=True)
 
     @classmethod
     def failures(cls) -> str:
         """A line for each run of this launch that failed, wherever the launcher ran it; or ""."""
-        if cls.folder is None:
+        if cls.progress is None:
             return ""
-        found = sorted(cls.folder.glob("*/status.json"), key=lambda path: path.stat().st_mtime)
-        now = [path.parent for path in found if path.stat().st_mtime >= cls.started]
+        started, runs = cls.progress.started, cls.progress.path.parent
+        found = sorted(runs.glob("*/status.json"), key=lambda path: path.stat().st_mtime)
+        now = [path.parent for path in found if path.stat().st_mtime >= started]
         failed = {run: status["error"] for run in now if "error" in (status := read_status(run))}
         lines = [f"\n  {run}: {error}" for run, error in failed.items()]
         count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
         head = f"{count}; launched again, the sweep runs what is missing"
         return "".join([head, *lines]) if lines else ""
+
+
+def count(overrides: list[str]) -> int | None:
+    """How many runs these make, of two for one key the last; None if that takes the sweeper."""
+    values: dict[str, int] = {}
+    try:
+        for override in OverridesParser.create().parse_overrides(overrides):
+            several = override.is_sweep_override()
+            many = len(list(override.sweep_string_iterator())) if several else 1
+            values[override.get_key_element()] = many
+    except Exception:  # what is wrong with it the sweeper will say
+        return None
+    return math.prod(values.values())
 
 
 def _beside_others() -> AbstractContextManager[None]:
@@ -182,10 +214,26 @@ register()  # not in main: a launcher's processes know this module and never cal
 def app(config: DictConfig) -> float | None:
     """One run. Returns the objective, for sweepers."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return _run_in(folder, config)[0]
+    how = INTERRUPTED
+    try:
+        objective, how = _run_in(folder, config)
+    except Exception as error:
+        how = FAILED
+        log.error("%s: %s", folder.name, condense(error))  # the others go on: say now which failed
+        raise
+    finally:
+        note(folder, how)
+    return objective
+
+
+def _run_in(folder: Path, config: DictConfig) -> tuple[float | None, str]:
+    """The objective, and how the run ended."""
     identity = run_id(_root_=config)
     if is_done(folder, identity, config):
         log.info("%s is done already: skipped", folder)
-        return _objective(config, json.loads((folder / "summary.json").read_text()))
+        return _objective(config, json.loads((folder / "summary.json").read_text())), SKIPPED
     try:
         with Tracker(folder, identity, describe=condense) as tracker:
             _start(config, tracker)
@@ -194,12 +242,8 @@ def app(config: DictConfig) -> float | None:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise
         log.info("%s: another process is at it: skipped", folder)
-        return None
-    except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on: say now which failed
-            log.error("%s: %s", folder.name, condense(error))
-        raise
-    return _objective(config, tracker.summary)
+        return None, SKIPPED
+    return _objective(config, tracker.summary), DONE
 
 
 def _start(config: DictConfig, tracker: Tracker) -> None:
