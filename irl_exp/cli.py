@@ -132,8 +132,10 @@ class Sweep(Callback):
     @classmethod
     def conclude(cls) -> None:
         """Say what became of its runs, if it came to any."""
-        if cls.progress and (said := cls.progress.conclude()) and cls.progress.ended:
-            print(said, flush=True)
+        if cls.progress:
+            said = cls.progress.conclude()
+            if cls.progress.ended:
+                print(said, flush=True)
 
     @classmethod
     def failures(cls) -> str:
@@ -213,8 +215,9 @@ register()  # not in main: a launcher's processes know this module and never cal
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def app(config: DictConfig) -> float | None:
     """One run. Returns the objective, for sweepers."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    if settings.mode != RunMode.MULTIRUN:
         return _run_in(folder, config)[0]
     how = INTERRUPTED
     try:
@@ -224,7 +227,7 @@ def app(config: DictConfig) -> float | None:
         log.error("%s: %s", folder.name, condense(error))  # the others go on: say now which failed
         raise
     finally:
-        note(folder, how)
+        note(Path(settings.sweep.dir), os.path.relpath(folder, settings.sweep.dir), how)
     return objective
 
 

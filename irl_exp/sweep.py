@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 ENDED = "ended.jsonl"
@@ -16,10 +17,10 @@ DONE, FAILED, INTERRUPTED, SKIPPED = "done", "failed", "interrupted", "skipped"
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def note(folder: Path, how: str) -> None:
-    """That the run of a sweep in `folder` has ended, and how."""
-    line = json.dumps({"run": folder.name, "how": how, "at": round(time.time(), 1)})
-    with (folder.parent / ENDED).open("a", encoding="utf-8") as file:
+def note(folder: Path, run: str, how: str) -> None:
+    """That a run has ended, and how: `run` is its folder in the sweep's."""
+    line = json.dumps({"run": run, "how": how, "at": round(time.time(), 1)})
+    with (folder / ENDED).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 
@@ -41,7 +42,8 @@ class Progress(threading.Thread):
     def run(self) -> None:
         while not self.over.wait(SECONDS_BETWEEN_LOOKS):
             if self._look() and self.total != len(self.ended):
-                print(f"{self.so_far()}{self._ahead()}", flush=True)
+                with suppress(BrokenPipeError):  # who reads us has seen enough
+                    print(f"{self.so_far()}{self._ahead()}", flush=True)
 
     def conclude(self) -> str:
         """What became of all runs: the last line of a launch."""

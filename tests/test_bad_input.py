@@ -1,7 +1,4 @@
-"""What a user can get wrong, and the line that says so: one line, exit status 1, no traceback.
-
-All commands run in one process, one after the other, as the jobs of a sweep do.
-"""
+"""What a user can get wrong, and the line that says so: one line, exit status 1, no traceback."""
 
 import csv
 import json

@@ -114,11 +114,11 @@ def test_a_sweeper_finds_the_best(tmp_path: Path) -> None:
 
 def test_runs_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of this launch, each once: what another launch did meanwhile was done."""
-    note(tmp_path / "earlier", "failed")
+    note(tmp_path, "earlier", "failed")
     progress = Progress(tmp_path, 5)
     for run, how in ("a", "done"), ("b", "failed"), ("c", "skipped"), ("a", "skipped"):
-        note(tmp_path / run, how)
-    note(tmp_path / "c", "done")
+        note(tmp_path, run, how)
+    note(tmp_path, "c", "done")
     with (tmp_path / ENDED).open("a") as file:
         file.write('{"run": "d", "how"')  # on its way
     progress.start()
