@@ -13,6 +13,7 @@ import json
 import os
 import pkgutil
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def _started() -> Path:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
+    atexit.register(shutil.rmtree, folder)
     atexit.register(server.kill)
     assert server.stdout and server.stdout.readline() == b"ready\n"
     return folder
