@@ -395,7 +395,8 @@ def reset_process_state(config: Config) -> None:
         config.trainer.threads or (int(asked) if asked.isdecimal() else 0) or max(1, cores)
     )
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's products are not
+    if config.deterministic:  # else matrix products on CUDA differ from run to run
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Filling new memory with NaN guards against reading it unset; here it only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Library code draws from generators of its own; this is for what libraries draw unasked.
