@@ -301,6 +301,7 @@ class GradientSolver(SolverConfig):
     last_layers: int
     lora_rank: int
     patience: int | None
+    trace: bool
 
 
 @dataclass

@@ -328,6 +328,12 @@ def _solver(config: Config) -> None:
                 bool(solver.penalties) and all(c > 0 for c in solver.penalties),
                 f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
+        if where != "solver" and isinstance(solver, GradientSolver):
+            _require(
+                not solver.trace,
+                f"{where}.trace=true: expected false; what the run's own solver learns is traced, "
+                "and neither members, bases nor controls",
+            )
         if isinstance(solver, PlanningSolver) and solver.rlhf:
             _require(
                 isinstance(solver.rlhf, PPOConfig),

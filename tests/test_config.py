@@ -359,6 +359,7 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "solver.last_layers=4: expected at most model.layers=3",
         ),
         ("solver.lora_rank=0", "solver.lora_rank=0: expected a positive number"),
+        ("solver=ensemble solver.base.trace=true", "solver.base.trace=true: expected false"),
         ("solver=membership solver.patience=0", "solver.patience=0: expected a positive number"),
         (
             "solver=svm solver.penalties=[]",

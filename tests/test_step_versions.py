@@ -305,6 +305,7 @@ def margin(name: str, objective: str) -> MarginSolver:
         last_layers=2,
         lora_rank=8,
         patience=None,
+        trace=False,
         max_grad_norm=1.0,
     )
 

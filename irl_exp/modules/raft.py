@@ -74,7 +74,7 @@ def align(
             collate_fn=list,
             generator=torch.Generator(),
         ),
-        early_stopping=EarlyStopping(config.patience, module.criterion),
+        callbacks=[EarlyStopping(config.patience, module.criterion)],
     )
     policy.save(folder)
     policies.save_policy(folder, "network")

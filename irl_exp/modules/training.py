@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,6 @@ from irl_exp import processes
 from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.models.recompute import recomputing
-from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.sharding import Clipping, ShardedStrategy
 
 log = logging.getLogger(__name__)
@@ -145,14 +144,14 @@ def fit(
     epochs: int = 1,
     max_grad_norm: float | None = None,
     validation: DataLoader | None = None,
-    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> None:
     """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged.
 
     Goes on from the checkpoint that a killed training of the same module left in `folder`; who
-    calls removes it once the result is safe. `early_stopping` watches `validation`; without it all
-    epochs are trained. Where there are several processes, all train: each its rows of every
-    training batch, and each the whole of `validation`.
+    calls removes it once the result is safe. `callbacks` watch (early_stopping.py, trace.py).
+    Where there are several processes, all train: each its rows of every training batch, and each
+    the whole of `validation`.
     """
     processes.everywhere(
         _fit,
@@ -163,7 +162,7 @@ def fit(
         epochs=epochs,
         max_grad_norm=max_grad_norm,
         validation=validation,
-        early_stopping=early_stopping,
+        callbacks=callbacks,
     )
     if not all(parameter.isfinite().all() for parameter in module.parameters()):
         raise InputError(
@@ -182,7 +181,7 @@ def _fit(
     epochs: int,
     max_grad_norm: float | None,
     validation: DataLoader | None,
-    early_stopping: EarlyStopping | None,
+    callbacks: Sequence[pl.Callback],
 ) -> None:
     checkpoint = folder / CHECKPOINT_FILE
     with warnings.catch_warnings():
@@ -207,7 +206,7 @@ def _fit(
             num_sanity_val_steps=0,
             callbacks=[
                 Checkpoints(folder, loader),
-                *([early_stopping] if early_stopping else []),
+                *callbacks,
                 *([_OwnSignals()] if processes.size() > 1 else []),
                 *([Clipping(max_grad_norm)] if config.sharded and max_grad_norm else []),
             ],

@@ -1,6 +1,5 @@
 """The figures of one run, drawn from its files alone; what a run does not have is not drawn."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,14 +81,17 @@ def draw(folder: Path) -> dict[str, Path]:
 
 
 def losses(run: Run) -> Figure | None:
-    """A panel for each step that trained by gradient descent; two for the recovery."""
+    """A panel for each step that trained by gradient descent; two for the recovery, three where it
+    was traced."""
     both = {"loss": "training", "validation_loss": "validation"}
     accuracies = {"pair_accuracy": "training", "validation_pair_accuracy": "validation"}
+    worth = {"auc": "AUC on comments", "pair_accuracy": "within-prompt accuracy"}
     panels = [
         ("pretrain", both, "The reference learns to write comments", "loss (nats per token)"),
         ("ground_truth", both, f"{TRUTH_SIGN} learns the labels of comments", "loss (nats)"),
         ("recover", both, f"{RECOVERED_SIGN} learns from pairs of completions", "loss"),
         ("recover", accuracies, f"{RECOVERED_SIGN} prefers the aligned policy", "share of pairs"),
+        ("evaluate", worth, f"{RECOVERED_SIGN} as it learns, on held-out texts", "share of pairs"),
     ]
     panels = [panel for panel in panels if any(run.curve(panel[0], name)[0] for name in panel[1])]
     if not panels:
@@ -98,24 +100,17 @@ def losses(run: Run) -> Figure | None:
     figure = Figure(figsize=(4.4 * columns, 2.8 * -(-len(panels) // columns)))
     for place, (step, names, title, unit) in enumerate(panels, start=1):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
-        for name, label in names.items():
-            _curve(axes, run.curve(step, name), label)
-        axes.set(title=title, xlabel="optimizer step", ylabel=unit)
+        for (name, label), colour in zip(names.items(), (TRUTH, TOXIC), strict=True):
+            at, values = run.curve(step, name)
+            if at:
+                # Of an epoch each, and so few.
+                marker = "o" if step == "evaluate" or label == "validation" else None
+                axes.plot(at, values, label=label, color=colour, marker=marker, markersize=4)
+        axes.set(title=title, ylabel=unit)
+        axes.set_xlabel("epoch" if step == "evaluate" else "optimizer step")
         if len(axes.lines) > 1:
             axes.legend()
     return figure
-
-
-def _curve(axes: Axes, curve: tuple[Sequence[int], Sequence[float]], label: str) -> None:
-    if curve[0]:
-        validation = label == "validation"
-        axes.plot(
-            *curve,
-            label=label,
-            color=TOXIC if validation else TRUTH,
-            marker="o" if validation else None,
-            markersize=4,
-        )
 
 
 def alignment(run: Run) -> Figure | None:

@@ -13,7 +13,8 @@ REPORT_FILE = "report.md"
 SAMPLE_PROMPTS = 5
 
 CAPTIONS = {
-    "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained.",
+    "losses": "Training of the reference policy, of R* and of R̂, as far as each was trained; what "
+    "R̂ was worth after each epoch, where it was traced.",
     "alignment": "RLHF with R* (the aligned policy) and with R̂ (the realigned one); each reward in "
     "its own standard deviations over completions of the reference. A curve that ends before the "
     "other was stopped early.",
@@ -47,6 +48,7 @@ FILES = {
     "metrics.jsonl": "training curves",
     "samples.jsonl": "completions of each policy",
     "panel.parquet": "every reward on held-out comments and reference completions",
+    "trace.parquet": "R̂ of the same texts before training and after each epoch",
     "identified.parquet": "held-out pairs, and what the demonstrations decide of each",
     "attribution.parquet": "what each word of held-out texts does to R̂ and to R*",
     "findings.parquet": "what R̂ goes by beyond human labels, words and factors",

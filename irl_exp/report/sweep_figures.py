@@ -10,10 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from irl_exp.report.collect import Mean
 from irl_exp.report.curves import BEFORE, MEASURES, Curves
 from irl_exp.report.distances import Matrix
+from irl_exp.report.epochs import MEASURES as EPOCH_MEASURES
+from irl_exp.report.epochs import Epochs
 from irl_exp.report.figures import (
     CONTROLS,
     QUIET,
@@ -91,6 +94,30 @@ def heat_map(matrix: Matrix) -> Figure:
                 fontsize=8,
             )
         axes.set_title(f"How far apart the rewards {RECOVERED_SIGN} of {n - 1} runs are")
+    return figure
+
+
+def by_epoch(epochs: Epochs) -> Figure:
+    """A panel for each measure: a row a run, a column an epoch."""
+    runs, columns = next(iter(epochs.grids.values())).shape
+    named = runs <= NAMED
+    height = 0.26 * runs if named else min(0.12 * runs, LARGEST)
+    beside = 0.075 * max(map(len, epochs.labels)) if named else 0
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        wide = max(0.3 * columns, 1.6) + 0.9
+        figure = Figure(figsize=(wide * len(epochs.grids) + beside, height + 1.1))
+        panels = figure.subplots(1, len(epochs.grids), squeeze=False, sharey=True)[0]
+        for axes, (measure, grid) in zip(panels, epochs.grids.items(), strict=True):
+            colours = "viridis_r" if measure == "starc" else "viridis"  # bright: worse
+            image = axes.imshow(grid, cmap=colours, aspect="auto", interpolation="nearest")
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+            axes.tick_params(length=0)
+            axes.set(title=EPOCH_MEASURES[measure], xlabel="epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            bar = figure.colorbar(image, ax=axes)
+            bar.outline.set_visible(False)  # type: ignore[operator]
+        panels[0].set_yticks(range(runs) if named else [], epochs.labels if named else [])
     return figure
 
 

@@ -12,6 +12,7 @@ from irl_exp.report.comparisons import comparisons, corrected
 from irl_exp.report.curves import UPSTREAM, Curves, curves
 from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
 from irl_exp.report.document import Part, Picture, Report, Section
+from irl_exp.report.epochs import Epochs
 from irl_exp.report.page import escape
 from irl_exp.report.run import Run, number
 from irl_exp.report.sizes import BEFORE, NO_TREND, RECOVERED, Sizes
@@ -57,6 +58,7 @@ def report(runs: Runs) -> Report:
         Section("Differences, all else equal", _differences(done)),
         *(_curve_section(each) for each in curves(done)),
         Section("Policies", _policies(groups, alignments)),
+        Section("Recovery epoch by epoch", _epochs(Epochs.of(done))),
         *(_matrix_section(matrix) for matrix in shared),
         Section("Panels of their own", _alone(alone)),
         Section("R̂ and controls", _controls(groups)),
@@ -155,6 +157,16 @@ def _policies(groups: Groups, alignments: Groups) -> list[Part]:
         *_picture("toxicity", group_figures.toxicity(groups), toxicity),
         *_picture("rlhf", group_figures.rlhf(alignments), rlhf),
     ]
+
+
+def _epochs(found: Epochs | None) -> list[Part]:
+    if found is None:
+        return []
+    caption = (
+        "R̂ of each run on held-out texts, epoch by epoch, 0: before training. Comments by label at "
+        "zero and without a threshold; the reference's completions by their distance to R*."
+    )
+    return [found.said(), *_picture("epochs", sweep_figures.by_epoch(found), caption)]
 
 
 def _rewards(groups: Groups) -> list[Part]:

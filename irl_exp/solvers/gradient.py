@@ -1,5 +1,6 @@
 """What every gradient solver does: some parts of a network train, until validation says enough."""
 
+from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
 from irl_exp.config import GradientSolver
@@ -8,6 +9,7 @@ from irl_exp.models.network_reward import NetworkReward
 from irl_exp.modules.early_stopping import EarlyStopping
 from irl_exp.modules.max_margin import MaxMargin
 from irl_exp.modules.reward_modeling import RewardModeling
+from irl_exp.modules.trace import Trace
 from irl_exp.modules.training import fit
 from irl_exp.solvers.problem import Problem
 
@@ -37,6 +39,11 @@ def train(
     """The module's reward, trained, as a plain network on the problem's device."""
     config = problem.config
     assert isinstance(config, GradientSolver)
+    callbacks: list[Callback] = []
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(config.patience, module.criterion))
+    if problem.traced is not None:
+        callbacks.append(Trace(problem.traced, module.reward, problem.folder))
     fit(
         module,
         loader,
@@ -45,9 +52,7 @@ def train(
         epochs=config.epochs,
         max_grad_norm=max_grad_norm,
         validation=validation,
-        early_stopping=(
-            None if config.patience is None else EarlyStopping(config.patience, module.criterion)
-        ),
+        callbacks=callbacks,
     )
     trainable.merge(module.reward.network)
     module.reward.network.to(problem.device)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from irl_exp.config import SolverConfig, TrainerConfig
@@ -18,7 +19,8 @@ class Problem:
 
     `reference` and `aligned` are policy folders; `truth` is R*'s folder, for the oracle alone.
     `kl_coef` is the beta of RLHF. Curves are written into `folder`. `initialization` and `order`
-    are seeds: of a new head's weights, and of all else that is drawn.
+    are seeds: of a new head's weights, and of all else that is drawn. `traced` are texts whose
+    scores are wanted after each epoch (modules/trace.py).
     """
 
     config: SolverConfig
@@ -33,6 +35,7 @@ class Problem:
     initialization: int
     order: int
     folder: Path
+    traced: pd.DataFrame | None = None
 
     def new_reward(self) -> NetworkReward:
         """The reference's body with a fresh linear head."""

@@ -1,8 +1,7 @@
 """evaluate: how good is R̂, how sure can we be; beside it, every control by the same measures."""
 
-import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
-from irl_exp.models import policies
 from irl_exp.models.reward_kinds import EnsembleReward
 from irl_exp.models.reward_model import Facts, Reward
 from irl_exp.models.saved_rewards import load_reward
-from irl_exp.steps.bench import Bench, read_jsonl, write_summary
+from irl_exp.modules.trace import EPOCH, TRACE_FILE
+from irl_exp.modules.training import CURVES_FILE
+from irl_exp.steps import panel
+from irl_exp.steps.bench import Bench, read_jsonl, write_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.steps.observe import OF_SECOND, SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
@@ -29,9 +30,6 @@ from irl_exp.tracking import NOT_APPLICABLE, Value
 VERSION = 5
 # STARC distance of two rewards whose correlation is a half.
 SAME_ENOUGH = 0.5
-PANEL_FILE = "panel.parquet"
-# Of each prompt in the panel. Fixed, as their seed is: what a study varies must not move the panel.
-PANEL_COMPLETIONS = 4
 
 Texts = tuple[list[str], list[str]]
 
@@ -50,16 +48,16 @@ def evaluate(
     """Artifact: the numbers of R̂ and of each control (None: not applicable), and two tables.
 
     `panel.parquet` holds every reward on a fixed panel of texts, `samples.jsonl` what the observed
-    policies wrote, now with R̂ beside R*.
+    policies wrote, now with R̂ beside R*. Where R̂ was traced, there are curves over its epochs.
     """
-    completions = _panel_completions(bench, comments, reference)
+    completions = panel.completions(bench, comments, reference)
 
     def compute(folder: Path) -> None:
         study = _Evaluation(
             bench,
             Comments.load(comments.path),
             Demonstrations.load(pairs.path),
-            pd.read_parquet(completions.path / PANEL_FILE),
+            panel.texts(comments, completions),
         )
         numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
@@ -68,10 +66,13 @@ def evaluate(
         rewards = {"truth": truth, "recovered": recovered}
         rewards |= {"twin": twin} if twin else {}
         rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
-        study.panel(rewards).to_parquet(folder / PANEL_FILE, index=False)
+        study.panel(rewards).to_parquet(folder / panel.PANEL_FILE, index=False)
         records = [r for o in observed.values() for r in read_jsonl(o.path / SAMPLES_FILE)]
         write_samples(folder, records, bench, recovered)
         write_summary(folder, numbers)
+        if (recovered.path / TRACE_FILE).is_file():
+            trace = pd.read_parquet(recovered.path / TRACE_FILE)
+            write_jsonl(folder / CURVES_FILE, study.course(truth, trace))
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
@@ -101,49 +102,27 @@ def evaluate(
             f"a second R* by the same recipe lies at STARC {floor:.2f} from R* (0.71: unrelated): "
             "what R* is depends on its seed, and distances from it say little"
         )
-    for name in (PANEL_FILE, SAMPLES_FILE):
+    for name in (panel.PANEL_FILE, SAMPLES_FILE):
         shutil.copyfile(artifact.path / name, bench.tracker.folder / name)
-    bench.tracker.note(panel_digest=panel_digest(pd.read_parquet(artifact.path / PANEL_FILE)))
+    bench.tracker.note(panel_digest=panel.digest(artifact.path / panel.PANEL_FILE))
     return artifact
-
-
-def _panel_completions(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
-    """What the reference writes after test prompts, from a seed that nothing drives: an artifact of
-    its own, the same for all studies of one reference and one set of comments."""
-    trainer, max_new_tokens = bench.config.trainer, bench.config.dataset.max_new_tokens
-    count = bench.config.demonstrations.test_prompts
-
-    def compute(folder: Path) -> None:
-        policy = policies.load_policy(
-            reference.path, max_new_tokens, trainer.sample_batch_size, bench.device
-        )
-        prompts = Comments.load(comments.path).split("test").prompts[:count]
-        samples = policy.sample(prompts, PANEL_COMPLETIONS, bench.generator(0, "panel"))
-        _rows("reference", samples.flat()).to_parquet(folder / PANEL_FILE, index=False)
-
-    return bench.do(
-        "evaluate_panel",
-        VERSION,
-        compute,
-        config={"prompts": count, "k": PANEL_COMPLETIONS, "max_new_tokens": max_new_tokens},
-        inputs={"comments": comments, "reference": reference},
-        seed=0,
-    )
 
 
 class _Evaluation:
     """Scores each reward once on each set of texts, and measures.
 
-    `completions` are the reference's in the panel: a table with the columns prompt and completion.
+    `table` has the texts of the panel (steps/panel.py).
     """
 
     def __init__(
-        self, bench: Bench, comments: Comments, pairs: Demonstrations, completions: pd.DataFrame
+        self, bench: Bench, comments: Comments, pairs: Demonstrations, table: pd.DataFrame
     ) -> None:
         self.bench = bench
         self.config = bench.config.evaluation
         self.test, self.validation = comments.split("test"), comments.split("validation")
         self.width = 2 * pairs.k
+        self.table = table
+        completions = table[table["kind"] == panel.REFERENCE]
         self.texts: dict[str, Texts] = {
             "test": _texts(self.test),
             "validation": _texts(self.validation),
@@ -289,26 +268,28 @@ class _Evaluation:
         }
 
     def panel(self, rewards: Mapping[str, Artifact]) -> pd.DataFrame:
-        """Held-out comments, then reference completions of test prompts, under every reward."""
-        comments = _rows("comment", self.texts["test"])
-        comments["toxic"] = pd.array(self.test.labels, dtype="Int8")
-        completions = _rows("reference", self.texts["panel"])
-        completions["toxic"] = pd.array([None] * len(completions), dtype="Int8")
-        for name, artifact in rewards.items():
-            comments[name] = self.score(artifact, "test")
-            completions[name] = self.score(artifact, "panel")
-        return pd.concat([comments, completions], ignore_index=True)
+        """The panel's texts under every reward."""
+        scores = {
+            name: np.concatenate([self.score(artifact, part) for part in ("test", "panel")])
+            for name, artifact in rewards.items()
+        }
+        return self.table.assign(**scores)
 
-
-def panel_digest(panel: pd.DataFrame) -> str:
-    """Of the panel's texts: rewards of two runs can be compared when this is equal."""
-    rows = zip(panel["kind"], panel["prompt"], panel["completion"], strict=True)
-    return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()[:16]
+    def course(self, truth: Artifact, trace: pd.DataFrame) -> Iterator[dict[str, float]]:
+        """How good R̂ was on the panel before training and after each epoch."""
+        comments, labels = (trace["kind"] == panel.COMMENT).to_numpy(), self.labels(truth)
+        theirs = self.score(truth, "panel").reshape(-1, panel.COMPLETIONS)
+        for epoch, column in enumerate(c for c in trace.columns if c.startswith(EPOCH.format(""))):
+            scores = trace[column].to_numpy()
+            pools = scores[~comments].reshape(theirs.shape)
+            yield {
+                "global_step": epoch,
+                "auc": agreement.auc(scores[comments], labels),
+                "accuracy_at_zero": agreement.accuracy_at_zero(scores[comments], labels),
+                "pair_accuracy": agreement.pair_accuracy(theirs, pools),
+                "starc": reward_distance.starc(theirs, pools),
+            }
 
 
 def _texts(comments: Comments) -> Texts:
     return comments.table["prompt"].tolist(), comments.completions
-
-
-def _rows(kind: str, texts: Texts) -> pd.DataFrame:
-    return pd.DataFrame({"kind": kind, "prompt": texts[0], "completion": texts[1]})

@@ -1,14 +1,17 @@
 """recover: R̂ from demonstrations, or a control in its place."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from irl_exp.config import InputError, PluginSolver, SolverConfig
+from irl_exp.config import GradientSolver, InputError, PluginSolver, SolverConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
+from irl_exp.modules.trace import TRACE_FILE
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
+from irl_exp.steps import panel
 from irl_exp.steps.bench import Bench
 from irl_exp.steps.calibration import save_calibrated
 from irl_exp.steps.pretrain import calibration_texts
@@ -27,10 +30,16 @@ def recover(
     truth: Artifact,
     label: str = "recover",
 ) -> Artifact:
-    """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`."""
+    """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`.
+
+    With `solver.trace` also `trace.parquet`, the panel's texts with scores after each epoch.
+    """
     plugin = Plugin.read(solver.file) if isinstance(solver, PluginSolver) else None
     facts = asdict(solver) | ({"file": plugin.digest} if plugin else {})
     seeds = bench.config.seeds
+    # On the panel, so that what R̂ was at each epoch is known where it is measured in the end.
+    traced = isinstance(solver, GradientSolver) and solver.trace
+    written = panel.completions(bench, comments, reference) if traced else None
     # Where both seeds are one number, as by default, it stands for both.
     apart = {"initialization": seeds.initialization} if seeds.initialization != seeds.order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
@@ -49,6 +58,7 @@ def recover(
             initialization=seeds.initialization,
             order=seeds.order,
             folder=folder,
+            traced=panel.texts(comments, written) if written else None,
         )
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
@@ -60,7 +70,7 @@ def recover(
         if plugin:
             plugin.require_saved(reward, folder, calibration_texts(reference), problem)
 
-    return bench.do(
+    artifact = bench.do(
         "recover",
         VERSION,
         compute,
@@ -71,7 +81,11 @@ def recover(
             "aligned": aligned,
             "reference": reference,
             "truth": truth,
+            **({"panel": written} if written else {}),
         },
         seed=seeds.order,
         label=label,
     )
+    if written:
+        shutil.copyfile(artifact.path / TRACE_FILE, bench.tracker.folder / TRACE_FILE)
+    return artifact

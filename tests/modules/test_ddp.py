@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -35,6 +36,7 @@ from irl_exp.modules.max_margin import MaxMargin, by_odds, collate
 from irl_exp.modules.ppo import PPO, Rollout
 from irl_exp.modules.reward_modeling import RewardModeling
 from irl_exp.modules.sharding import clip_gradients, whole
+from irl_exp.modules.trace import TRACE_FILE, Trace
 from irl_exp.modules.training import CURVES_FILE, fit
 from irl_exp.processes import Place
 from tests import warm
@@ -134,8 +136,13 @@ def recovery(
         folder,
         max_grad_norm=1.0,
         validation=DataLoader(pools, batch_size=4, collate_fn=collate),  # type: ignore[arg-type]
-        early_stopping=EarlyStopping(1, module.criterion),
+        callbacks=[
+            EarlyStopping(1, module.criterion),
+            Trace(pd.DataFrame({"prompt": "", "completion": texts[:9]}), reward, folder),
+        ],
     )
+    traced = torch.tensor(pd.read_parquet(folder / TRACE_FILE)["epoch_1"].to_numpy())
+    torch.testing.assert_close(traced, reward.score([""] * 9, texts[:9]))
     return module
 
 
@@ -170,7 +177,7 @@ def raft_policy(
         folder,
         max_grad_norm=1.0,
         validation=DataLoader(["You", "The", ""], batch_size=2, collate_fn=list),  # type: ignore[arg-type]
-        early_stopping=EarlyStopping(1, module.criterion),
+        callbacks=[EarlyStopping(1, module.criterion)],
     )
     return module
 

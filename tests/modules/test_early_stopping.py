@@ -58,7 +58,7 @@ def run(module: Counter, patience: int | None, trainer: TrainerConfig, folder: P
         folder,
         epochs=len(module.losses),
         validation=DataLoader(torch.zeros(1), generator=torch.Generator()),  # type: ignore[arg-type]
-        early_stopping=None if patience is None else EarlyStopping(patience, criterion),
+        callbacks=[] if patience is None else [EarlyStopping(patience, criterion)],
     )
 
 

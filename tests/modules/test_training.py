@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -23,6 +24,7 @@ from irl_exp.modules.language_modeling import LanguageModeling
 from irl_exp.modules.max_margin import MaxMargin, aligned_over_reference, collate
 from irl_exp.modules.ppo import PPO
 from irl_exp.modules.raft import Raft
+from irl_exp.modules.trace import TRACE_FILE, Trace
 from irl_exp.modules.training import CHECKPOINT_FILE, CURVES_FILE, fit
 from tests.materials import PLAIN_PPO, save_language_model
 
@@ -103,7 +105,7 @@ def train_reward(
     kill: int | None,
     parts: str,
 ) -> Tensor:
-    """On some parts of the network, with an early stop that waits for long."""
+    """On some parts of the network, traced, with an early stop that waits for long."""
     torch.manual_seed(2)
     reward = network_reward.from_body(source, torch.Generator().manual_seed(3), 64)
     trainable.restrict(reward.network, parts, 1, 2, torch.Generator().manual_seed(4))
@@ -120,10 +122,15 @@ def train_reward(
         epochs=EPOCHS,
         max_grad_norm=1.0,
         validation=DataLoader(pools[:8], batch_size=4, collate_fn=collate),  # type: ignore[arg-type]
-        early_stopping=EarlyStopping(EPOCHS, module.criterion),
+        callbacks=[
+            EarlyStopping(EPOCHS, module.criterion),
+            Trace(pd.DataFrame({"prompt": "", "completion": texts[:9]}), reward, folder),
+        ],
     )
     trainable.merge(reward.network)
-    return weights(module)
+    trace = pd.read_parquet(folder / TRACE_FILE).drop(columns=["prompt", "completion"])
+    assert [*trace] == [f"epoch_{epoch}" for epoch in range(EPOCHS + 1)]
+    return torch.cat([weights(module), torch.tensor(trace.to_numpy()).flatten()])
 
 
 CONFIG = replace(
@@ -211,7 +218,7 @@ def train_on_demonstrations(
             collate_fn=list,
             generator=torch.Generator(),
         ),
-        early_stopping=EarlyStopping(EPOCHS, module.criterion),
+        callbacks=[EarlyStopping(EPOCHS, module.criterion)],
     )
     return weights(module)
 

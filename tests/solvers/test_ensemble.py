@@ -42,6 +42,7 @@ BASE = MarginSolver(
     last_layers=1,
     lora_rank=4,
     patience=None,
+    trace=False,
 )
 
 

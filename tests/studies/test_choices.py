@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,32 @@ from tests.studies.lab import (
     summary,
     write_csv,
 )
+
+
+def test_a_trace_watches_and_changes_nothing(smoke: Path, lab: Lab) -> None:
+    """It begins with the untrained reward and ends with R̂, which is that of a run without it."""
+    run = lab.run("solver.trace=true", "until=evaluate")
+    panel = pd.read_parquet(run / "panel.parquet")
+    pd.testing.assert_frame_equal(panel, pd.read_parquet(smoke / "panel.parquet"))
+    trace = pd.read_parquet(run / "trace.parquet")
+    assert [*trace] == ["kind", "prompt", "completion", "toxic", "epoch_0", "epoch_1"]
+    np.testing.assert_allclose(trace["epoch_0"], panel["control/untrained"], atol=1e-5)
+    np.testing.assert_allclose(trace["epoch_1"], panel["recovered"], atol=1e-5)
+    course = [line for line in lines(run / "metrics.jsonl") if line["step"] == "evaluate"]
+    assert [line["global_step"] for line in course] == [0, 1]
+    numbers = summary(run)
+    assert course[0]["auc"] == pytest.approx(numbers["control/untrained/auc"], abs=1e-5)
+    assert course[1]["auc"] == pytest.approx(numbers["recovery/auc"], abs=1e-5)
+    assert course[1]["accuracy_at_zero"] == numbers["recovery/accuracy_at_zero"]
+    # Within prompts, by a loop over them: both rewards of four completions each.
+    pools = panel[panel["kind"] == "reference"].groupby("prompt", sort=False)
+    agreeing = [
+        (a > b) == (c > d)
+        for _, pool in pools
+        for (a, c), (b, d) in combinations(pool[["truth", "recovered"]].to_numpy(), 2)
+        if a != b
+    ]
+    assert course[1]["pair_accuracy"] == pytest.approx(np.mean(agreeing), abs=0.01)
 
 
 @pytest.mark.parametrize("contrast", ["placebo", "shuffled"])
