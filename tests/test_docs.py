@@ -12,6 +12,7 @@ import pytest
 
 from irl_exp.modules import trl_trainers
 from irl_exp.solvers.bayesian import Gaussian, doubt
+from irl_exp.steps.evaluate import Course
 from irl_exp.tracking import NOT_APPLICABLE
 from tests import warm
 from tests.report.conftest import STEPS, make_curves, make_panel, make_summary
@@ -109,10 +110,11 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 def logged_names() -> set[str]:
     """What modules and solvers log: arguments of self.log, of log_dict and log_metrics, and keys of
-    dictionaries in ppo.py. And what the Bayesian solver says of each round, and what TRL's trainers
-    log."""
+    dictionaries in ppo.py. And what the Bayesian solver says of each round, what TRL's trainers log,
+    and what evaluation says of each epoch."""
     names = {"prior_scale", *doubt(Gaussian.prior(1, 1.0), np.ones((1, 1)))}
     names |= {*trl_trainers.NAMES.values()}
+    names |= {*Course.__annotations__} - {"global_step"}
     folders = (ROOT / "irl_exp" / name for name in ("modules", "solvers"))
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,16 @@ VERSION = 5
 SAME_ENOUGH = 0.5
 
 Texts = tuple[list[str], list[str]]
+
+
+class Course(TypedDict):
+    """What R̂ was worth on the panel after so many epochs, a line of the curves."""
+
+    global_step: int
+    auc: float
+    accuracy_at_zero: float
+    pair_accuracy: float
+    starc: float
 
 
 def evaluate(
@@ -275,7 +286,7 @@ class _Evaluation:
         }
         return self.table.assign(**scores)
 
-    def course(self, truth: Artifact, trace: pd.DataFrame) -> Iterator[dict[str, float]]:
+    def course(self, truth: Artifact, trace: pd.DataFrame) -> Iterator[Course]:
         """How good R̂ was on the panel before training and after each epoch."""
         comments, labels = (trace["kind"] == panel.COMMENT).to_numpy(), self.labels(truth)
         theirs = self.score(truth, "panel").reshape(-1, panel.COMPLETIONS)

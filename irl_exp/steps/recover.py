@@ -3,8 +3,16 @@
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from irl_exp.config import GradientSolver, InputError, PluginSolver, SolverConfig
+from irl_exp.config import (
+    EnsembleSolver,
+    FailureAwareSolver,
+    GradientSolver,
+    InputError,
+    PluginSolver,
+    SolverConfig,
+)
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.modules.trace import TRACE_FILE
@@ -35,7 +43,7 @@ def recover(
     With `solver.trace` also `trace.parquet`, the panel's texts with scores after each epoch.
     """
     plugin = Plugin.read(solver.file) if isinstance(solver, PluginSolver) else None
-    facts = asdict(solver) | ({"file": plugin.digest} if plugin else {})
+    facts = _facts(solver) | ({"file": plugin.digest} if plugin else {})
     seeds = bench.config.seeds
     # On the panel, so that what R̂ was at each epoch is known where it is measured in the end.
     traced = isinstance(solver, GradientSolver) and solver.trace
@@ -89,3 +97,13 @@ def recover(
     if written:
         shutil.copyfile(artifact.path / TRACE_FILE, bench.tracker.folder / TRACE_FILE)
     return artifact
+
+
+def _facts(solver: SolverConfig) -> dict[str, Any]:
+    """All that decides its result, which is the same whether it is traced or not."""
+    facts = asdict(solver)
+    if isinstance(solver, GradientSolver):
+        del facts["trace"]
+    if isinstance(solver, EnsembleSolver | FailureAwareSolver):
+        facts["base"] = _facts(solver.base)
+    return facts
