@@ -189,11 +189,20 @@ def answers(line: str) -> tuple[list[str], str]:
     return done.stdout.split(), done.stderr
 
 
-def test_options_are_completed() -> None:
-    """The files of conf/solver/, and no schema among them."""
-    solvers = sorted(f"solver={path.stem}" for path in (cli.CONF / "solver").glob("*.yaml"))
-    assert "solver=hinge" in solvers
-    assert answers("irl-exp solver=") == (solvers, "")
+@pytest.mark.parametrize(
+    ("typed", "one"),
+    [
+        ("solver=", "hinge"),
+        ("+sweep=", "size_vs_interpretability"),
+        ("+experiment=", "real_comments"),
+    ],
+)
+def test_options_are_completed(typed: str, one: str) -> None:
+    """The files of the group's folder, and no schema among them."""
+    folder = cli.CONF / typed.strip("+=")
+    options = sorted(f"{typed}{path.stem}" for path in folder.glob("*.yaml"))
+    assert f"{typed}{one}" in options
+    assert answers(f"irl-exp {typed}") == (options, "")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
-"""docs/metrics.md defines every name that a run can write, once, and none that no run writes."""
+"""docs/metrics.md defines every name that a run can write, once, and none that no run writes; what
+docs/wandb.md draws is there."""
 
 import ast
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from irl_exp.modules import trl_trainers
 from irl_exp.solvers.bayesian import Gaussian, doubt
@@ -178,6 +183,79 @@ def test_every_solver_has_a_row() -> None:
 def test_steps_of_the_curves_exist() -> None:
     patterns = {step for step, _ in curve_rows()}
     assert [p for p in patterns if not any(re.fullmatch(p, step) for step in STEPS)] == []
+
+
+# --- docs/wandb.md ------------------------------------------------------------------------------
+
+
+def fenced(language: str) -> list[str]:
+    """The blocks of docs/wandb.md in that language."""
+    text = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def is_drawn(name: str) -> bool:
+    """Whether wandb has a number or a curve of that name."""
+    step, _, curve = name.partition("/")
+    rows = [known for pattern, known in curve_rows() if re.fullmatch(pattern, step)]
+    in_summary = any(re.fullmatch(pattern, name) for pattern in summary_rows())
+    return in_summary or (bool(rows) and curve in [*rows, "global_step"])
+
+
+def is_configured(key: str) -> bool:
+    default = OmegaConf.load(ROOT / "docs" / "config.yaml")
+    return OmegaConf.select(default, key, default=default) is not default
+
+
+def test_what_is_drawn_is_told_from_what_is_not() -> None:
+    assert is_drawn("policy/aligned/kl") and is_drawn("align/objective/kl")
+    assert not is_drawn("policy/expert/kl") and not is_drawn("recover/objective/kl")
+    assert is_configured("solver.name") and is_configured("solver.patience")
+    assert not is_configured("solver.nome")
+
+
+def test_the_view_at_wandb_draws_what_runs_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's program, as it stands, with stand-ins that note what it asks for."""
+    library = MagicMock()
+    panels = library.reports.v2
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", library)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports", library.reports)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", panels)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", library.workspaces)
+    [program] = fenced("python")
+    exec(program, {})
+    library.workspaces.Workspace.return_value.save.assert_called_once_with()
+
+    scattered = [(c.kwargs["x"], c.kwargs["y"]) for c in panels.ScatterPlot.mock_calls]
+    lines = [(c.kwargs["x"], *c.kwargs["y"]) for c in panels.LinePlot.mock_calls]
+    bars = [tuple(c.kwargs["metrics"]) for c in panels.BarPlot.mock_calls]
+    assert ("model/parameters", "recovery/starc") in scattered
+    assert ("policy/realigned/kl", "policy/realigned/mean_reward") in scattered
+    assert ("align/global_step", "align/objective/kl") in lines
+    assert [len(metrics) for metrics in bars] == [3]
+    named = [name for panel in [*scattered, *lines, *bars] for name in panel]
+    assert [name for name in named if not is_drawn(name)] == []
+    assert library.expr.Config.mock_calls == [call("solver.name"), call("model.name")]
+
+
+def test_custom_charts_at_wandb_draw_what_runs_have() -> None:
+    """Each is JSON, of fields for which the page names keys that exist."""
+    text = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
+    keys: dict[str, list[str]] = {}
+    for fields, query, said in re.findall(r"^\| (.*) \| (summary|config) \| (.*) \|$", text, re.M):
+        found = re.findall(r"`([^`]+)`", said)
+        exists = {"summary": is_drawn, "config": is_configured}[query]
+        assert [key for key in found if not exists(key)] == []
+        keys |= dict.fromkeys(re.findall(r"`(\w+)`", fields), found)
+    used = set()
+    for block in fenced("json"):
+        assert json.loads(block)["data"] == {"name": "wandb"}
+        used |= set(re.findall(r"\$\{field:(\w+)\}", block))
+    assert used == keys.keys()
+    prose = re.findall(r"`((?:solver|model|rlhf|tracker)\.\w+)`", text)
+    tracker = yaml.safe_load((ROOT / "conf" / "tracker" / "wandb.yaml").read_text())
+    known = {f"tracker.{key}" for key in tracker}
+    assert [key for key in prose if not (is_configured(key) or key in known)] == []
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from wandb.proto.wandb_internal_pb2 import Record
+from wandb.wandb_agent import Agent
 
 from irl_exp.config import InputError, WandbTracker
 from irl_exp.tracking import Tracker, Wandb
@@ -173,6 +176,52 @@ def test_samples_figures_and_rewards(sweep: dict[str, Path]) -> None:
         names = {entry.path for entry in reward.manifest.contents}
         assert "reward.json" in names
         assert ("model.safetensors" in names) == (solver == "logistic")
+
+
+# --- sweeps that wandb leads --------------------------------------------------------------------
+
+
+def test_a_run_of_an_agent_is_the_one_that_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep of docs/wandb.md, its first run begun by wandb's own agent, small and offline."""
+    page = (Path(__file__).parent.parent / "docs" / "wandb.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    sweep = yaml.safe_load(block)
+    assert sweep["metric"] == {"name": "validation/recovery_auc", "goal": "maximize"}
+    small = {"tracker=wandb": "tracker=wandb_offline", "until=evaluate": "until=curate"}
+    assert small.keys() <= set(sweep["command"])
+    chosen = {
+        key: values["min"] if "min" in values else values["values"][-1]
+        for key, values in sweep["parameters"].items()
+    }
+
+    # What an agent sets is undone; what the machine knows of wandb is not asked.
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_PROJECT", "of-the-sweep")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(warm.command('irl-exp')).parent}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    agent = Agent(api=None, queue=None, sweep_id="sweep123")
+    agent._sweep_command = [*(small.get(word, word) for word in sweep["command"]), *SMALL]
+    args = {key: {"value": value} for key, value in chosen.items()}
+    agent._command_run({"run_id": "abcd1234", "program": sweep["program"], "args": args})
+    assert agent._run_processes["abcd1234"].wait(timeout=300) == 0
+
+    run = tmp_path / "sweeps" / "hinge" / "abcd1234"
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    found = items(header(run).config.update)
+    assert {key: found.pop(key) for key in chosen} == chosen
+    assert {key: OmegaConf.select(OmegaConf.create(resolved), key) for key in chosen} == chosen
+    assert {key: found[key] for key in resolved} == resolved
+    ended = header(run)
+    assert (ended.run_id, ended.sweep_id, ended.project) == ("abcd1234", "sweep123", "of-the-sweep")
+    assert json.loads((run / "manifest.json").read_text())["wandb"]["id"] == "abcd1234"
+    assert exit_codes(run) == [0]
+    assert (tmp_path / "outputs" / "store" / "curate").is_dir()
 
 
 # --- what is there already ----------------------------------------------------------------------
