@@ -115,8 +115,8 @@ def undefined_curves(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 def logged_names() -> set[str]:
     """What modules and solvers log: arguments of self.log, of log_dict and log_metrics, and keys of
-    dictionaries in ppo.py. And what the Bayesian solver says of each round, what TRL's trainers log,
-    and what evaluation says of each epoch."""
+    dictionaries in ppo.py. And what the Bayesian solver says of each round, what TRL's trainers
+    log, and what evaluation says of each epoch."""
     names = {"prior_scale", *doubt(Gaussian.prior(1, 1.0), np.ones((1, 1)))}
     names |= {*trl_trainers.NAMES.values()}
     names |= {*Course.__annotations__} - {"global_step"}
