@@ -175,6 +175,12 @@ def axes(runs: Sequence[Run]) -> list[Axis]:
     Where the choice of a group differs, it stands for the values that come with it; seeds that
     always move together are one axis.
     """
+    return [*_axes(tuple(runs))]
+
+
+@cache
+def _axes(runs: tuple[Run, ...]) -> list[Axis]:
+    """Every section asks for those of the same runs."""
     table = [values(run) for run in runs]
     keys = dict.fromkeys(key for row in table for key in row)
     columns = {key: [row.get(key) for row in table] for key in keys}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from irl_exp.report.collect import Mean
 from irl_exp.report.curves import BEFORE, MEASURES, Curves
 from irl_exp.report.distances import Matrix
-from irl_exp.report.figures import (
+from irl_exp.report.style import (
     CONTROLS,
     QUIET,
     RECOVERED,
