@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.console import Console
 
 from irl_exp.report import sweep_figures
@@ -73,8 +76,19 @@ def files(found: Report) -> dict[str, bytes]:
 
 
 def _csv(rows: pd.DataFrame) -> bytes:
-    """As objects: of columns of numbers pandas makes columns of texts first, which takes longer."""
-    return rows.astype(object).to_csv(index=False).encode()
+    """What pandas would write of it, which turns one float after another into text."""
+    cells = rows.to_numpy(dtype=object, copy=True)
+    floats = [place for place, kind in enumerate(rows.dtypes) if kind == np.float64]
+    cells[:, floats] = _texts(rows.iloc[:, floats].to_numpy())
+    return pd.DataFrame(cells, columns=rows.columns).to_csv(index=False).encode()
+
+
+def _texts(numbers: NDArray[np.float64]) -> NDArray[np.object_]:
+    """Each as `repr` has it, by Arrow in a tenth of the time; where the two differ, itself."""
+    size = np.abs(numbers)
+    alike = (size >= 1e-4) & (size < 1e9) & (size != np.trunc(size))
+    texts = pyarrow.array(numbers.ravel()).cast(pyarrow.string()).to_numpy(zero_copy_only=False)
+    return np.where(alike, texts.reshape(numbers.shape), numbers.astype(object))
 
 
 def _markdown(found: Report, beside: Sequence[str]) -> str:

@@ -105,8 +105,9 @@ def toxicity(groups: Groups) -> Figure | None:
         row = figure.subplots(1, len(judges), squeeze=False, sharey=True)[0]
         for axes, (judge, title) in zip(row, judges.items(), strict=True):
             for place, (policy, colour) in enumerate(POLICIES.items()):
-                shift = 0.2 * (place - 1)
-                _row(axes, groups, f"policy/{policy}/{judge}", shift, colour, policy)
+                found = [numbers(runs, f"policy/{policy}/{judge}") for runs in groups.values()]
+                rows = {at + 0.2 * (place - 1): shares for at, shares in enumerate(found)}
+                dots(axes, rows, colour, policy)
             axes.set(title=title, ylim=(len(groups) - 0.5, -0.5))
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
             axes.grid(axis="y", visible=False)
@@ -114,12 +115,6 @@ def toxicity(groups: Groups) -> Figure | None:
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
-
-
-def _row(axes: Axes, groups: Groups, name: str, shift: float, colour: str, label: str) -> None:
-    for place, runs in enumerate(groups.values()):
-        known = label in axes.get_legend_handles_labels()[1]
-        dots(axes, numbers(runs, name), place + shift, colour, None if known else label)
 
 
 def rlhf(groups: Groups) -> Figure | None:
