@@ -311,6 +311,8 @@ def results(runs: Sequence[Run]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     for column in table.columns:
+        if table[column].dtype.kind in "if":  # what pandas took for numbers, as nearly all are
+            continue
         present = table[column].dropna()
         if present.map(is_number).all():
             table[column] = pd.to_numeric(table[column])

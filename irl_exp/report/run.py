@@ -139,7 +139,10 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> Table | None:
-    return parquet.ParquetFile(path).read() if path.is_file() else None
+    """In this thread: for files of some kilobytes, others cost more than they save."""
+    if not path.is_file():
+        return None
+    return parquet.ParquetFile(path, pre_buffer=False).read(use_threads=False)
 
 
 def _frame(path: Path) -> pd.DataFrame | None:
