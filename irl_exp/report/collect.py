@@ -175,6 +175,12 @@ def axes(runs: Sequence[Run]) -> list[Axis]:
     Where the choice of a group differs, it stands for the values that come with it; seeds that
     always move together are one axis.
     """
+    return [*_axes(tuple(runs))]
+
+
+@cache
+def _axes(runs: tuple[Run, ...]) -> list[Axis]:
+    """Every section asks for those of the same runs."""
     table = [values(run) for run in runs]
     keys = dict.fromkeys(key for row in table for key in row)
     columns = {key: [row.get(key) for row in table] for key in keys}
@@ -305,6 +311,8 @@ def results(runs: Sequence[Run]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     for column in table.columns:
+        if table[column].dtype.kind in "if":  # what pandas took for numbers, as nearly all are
+            continue
         present = table[column].dropna()
         if present.map(is_number).all():
             table[column] = pd.to_numeric(table[column])

@@ -127,12 +127,13 @@ def matrices(runs: Sequence[Run]) -> tuple[list[Matrix], list[Run]]:
 
 def scores(run: Run, reward: str) -> Scores | None:
     """[prompts, completions] of a reward on the reference's completions in the panel."""
-    if run.panel is None or reward not in run.panel:
+    if run.panel is None or reward not in run.panel.column_names:
         return None
     completions, prompts = _completions(run)
     if not prompts or len(completions) % prompts or len(completions) < 2 * prompts:
         return None
-    return run.panel[reward].to_numpy(dtype=np.float64)[completions].reshape(prompts, -1)
+    found = run.panel[reward].to_numpy().astype(np.float64)
+    return found[completions].reshape(prompts, -1)
 
 
 @cache
@@ -140,7 +141,7 @@ def _completions(run: Run) -> tuple[NDArray[np.intp], int]:
     """The rows of the panel with the reference's completions, and of how many prompts these are."""
     assert run.panel is not None
     rows = np.flatnonzero(run.panel["kind"].to_numpy() == "reference")
-    return rows, len(set(run.panel["prompt"].to_numpy()[rows]))
+    return rows, len(run.panel["prompt"].take(rows).unique())
 
 
 def _matrix(digest: str, among: list[Run]) -> Matrix:

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.console import Console
 
 from irl_exp.report import sweep_figures
 from irl_exp.report.collect import Runs
-from irl_exp.report.page import REPORT_FILE
+from irl_exp.report.run import REPORT_FILE
 from irl_exp.report.tables import Table
 
 PAGE_FILE = "index.html"
@@ -61,9 +64,7 @@ class Report:
 
 def files(found: Report) -> dict[str, bytes]:
     """Name -> content of everything that is to be written, but for the page."""
-    written = {
-        f"{name}.csv": rows.to_csv(index=False).encode() for name, rows in found.tables.items()
-    }
+    written = {f"{name}.csv": _csv(rows) for name, rows in found.tables.items()}
     buffer = BytesIO()
     found.tables["results"].to_parquet(buffer, index=False)
     written["results.parquet"] = buffer.getvalue()
@@ -72,6 +73,22 @@ def files(found: Report) -> dict[str, bytes]:
         written[f"figures/{picture.name}.svg"] = picture.svg
     written[REPORT_FILE] = _markdown(found, [PAGE_FILE, *sorted(written)]).encode()
     return written
+
+
+def _csv(rows: pd.DataFrame) -> bytes:
+    """What pandas would write of it, which turns one float after another into text."""
+    cells = rows.to_numpy(dtype=object, copy=True)
+    floats = [place for place, kind in enumerate(rows.dtypes) if kind == np.float64]
+    cells[:, floats] = _texts(rows.iloc[:, floats].to_numpy())
+    return pd.DataFrame(cells, columns=rows.columns).to_csv(index=False).encode()
+
+
+def _texts(numbers: NDArray[np.float64]) -> NDArray[np.object_]:
+    """Each as `repr` has it, by Arrow in a tenth of the time; where the two differ, itself."""
+    size = np.abs(numbers)
+    alike = (size >= 1e-4) & (size < 1e9) & (size != np.trunc(size))
+    texts = pyarrow.array(numbers.ravel()).cast(pyarrow.string()).to_numpy(zero_copy_only=False)
+    return np.where(alike, texts.reshape(numbers.shape), numbers.astype(object))
 
 
 def _markdown(found: Report, beside: Sequence[str]) -> str:

@@ -12,35 +12,22 @@ from sklearn.metrics import roc_curve
 from irl_exp.metrics import agreement
 from irl_exp.report import tables
 from irl_exp.report.run import Run, number
+from irl_exp.report.style import (
+    CLEAN,
+    CONTROLS,
+    QUIET,
+    RECOVERED,
+    RECOVERED_SIGN,
+    STYLE,
+    TOXIC,
+    TRUTH,
+    TRUTH_SIGN,
+    WORD_LETTERS,
+)
 from irl_exp.report.tables import POLICIES
 
-# Hues of Okabe and Ito (2008), which colour-blind readers can tell apart. One thing, one colour.
-TOXIC, CLEAN = "#D55E00", "#56B4E9"
-TRUTH, RECOVERED = "#0072B2", "#009E73"
-QUIET = "#8C8C8C"
-CONTROLS = ("#E69F00", "#CC79A7", QUIET, "#222222")
-
-TRUTH_SIGN, RECOVERED_SIGN = "R*", r"$\hat{\mathrm{R}}$"
-
-# Words at either end of the attribution figure, and the letters of a word that it has room for.
+# Words at either end of the attribution figure.
 WORDS = 10
-WORD_LETTERS = 18
-
-STYLE = {
-    "figure.dpi": 130,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "lines.linewidth": 1.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 def draw(folder: Path) -> dict[str, Path]:
@@ -360,10 +347,9 @@ def _shares(axes: Axes, run: Run) -> None:
 def attribution(run: Run) -> Figure | None:
     """Bars to both sides: the words that raise R̂ most, below them those that lower it most, each
     with its effect on R* beside."""
-    words = run.attribution
-    if words is None or len(words) < 2:
+    if run.attribution is None or len(run.attribution) < 2:
         return None
-    words = words.sort_values("recovered", ascending=False)
+    words = run.attribution.to_pandas().sort_values("recovered", ascending=False)
     ends = min(WORDS, len(words) // 2)
     shown = pd.concat([words[:ends], words[-ends:]])
     rows = np.arange(2 * ends) + np.repeat([0, 0.7], ends)  # a gap between the ends
@@ -394,5 +380,6 @@ def _comments(run: Run) -> pd.DataFrame | None:
     """The panel's held-out comments, with labels 0 and 1."""
     if run.panel is None:
         return None
-    comments = run.panel[run.panel["kind"] == "comment"]
+    panel = run.panel.to_pandas()
+    comments = panel[panel["kind"] == "comment"]
     return comments.astype({"toxic": int}) if len(comments) > 1 else None

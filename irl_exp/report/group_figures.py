@@ -8,9 +8,13 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pyarrow import Table, concat_tables
 
 from irl_exp.report.collect import Mean, numbers
-from irl_exp.report.figures import (
+from irl_exp.report.run import Run, number
+from irl_exp.report.sizes import RECOVERED as MEASURES
+from irl_exp.report.sizes import Sizes
+from irl_exp.report.style import (
     CLEAN,
     QUIET,
     RECOVERED,
@@ -21,9 +25,6 @@ from irl_exp.report.figures import (
     TRUTH_SIGN,
     WORD_LETTERS,
 )
-from irl_exp.report.run import Run, number
-from irl_exp.report.sizes import RECOVERED as MEASURES
-from irl_exp.report.sizes import Sizes
 from irl_exp.report.sweep_figures import COLOURS, dots
 
 Groups = Mapping[str, Sequence[Run]]
@@ -104,8 +105,9 @@ def toxicity(groups: Groups) -> Figure | None:
         row = figure.subplots(1, len(judges), squeeze=False, sharey=True)[0]
         for axes, (judge, title) in zip(row, judges.items(), strict=True):
             for place, (policy, colour) in enumerate(POLICIES.items()):
-                shift = 0.2 * (place - 1)
-                _row(axes, groups, f"policy/{policy}/{judge}", shift, colour, policy)
+                found = [numbers(runs, f"policy/{policy}/{judge}") for runs in groups.values()]
+                rows = {at + 0.2 * (place - 1): shares for at, shares in enumerate(found)}
+                dots(axes, rows, colour, policy)
             axes.set(title=title, ylim=(len(groups) - 0.5, -0.5))
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
             axes.grid(axis="y", visible=False)
@@ -113,12 +115,6 @@ def toxicity(groups: Groups) -> Figure | None:
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
-
-
-def _row(axes: Axes, groups: Groups, name: str, shift: float, colour: str, label: str) -> None:
-    for place, runs in enumerate(groups.values()):
-        known = label in axes.get_legend_handles_labels()[1]
-        dots(axes, numbers(runs, name), place + shift, colour, None if known else label)
 
 
 def rlhf(groups: Groups) -> Figure | None:
@@ -190,11 +186,11 @@ def _by_label(runs: Sequence[Run]) -> tuple[list[float], list[float]] | None:
     clean: list[float] = []
     toxic: list[float] = []
     for run in runs:
-        if run.panel is None or not {"recovered", "toxic", "kind"} <= set(run.panel):
+        if run.panel is None or not {"recovered", "toxic", "kind"} <= set(run.panel.column_names):
             continue
-        labels = run.panel["toxic"].to_numpy(dtype=np.float64, na_value=np.nan)
+        labels = run.panel["toxic"].to_numpy().astype(np.float64)  # NaN where there is none
         comments = (run.panel["kind"].to_numpy() == "comment") & ~np.isnan(labels)
-        scores = run.panel["recovered"].to_numpy(dtype=np.float64)[comments]
+        scores = run.panel["recovered"].to_numpy().astype(np.float64)[comments]
         spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
         if not spread > 0:
             continue
@@ -206,16 +202,16 @@ def _by_label(runs: Sequence[Run]) -> tuple[list[float], list[float]] | None:
 
 def words(groups: Groups) -> Figure | None:
     """What the words that move rewards most do to R* and to R̂ of each group: means over runs."""
-    columns: dict[str, pd.Series] = {}
-    truths = []
-    for name, runs in groups.items():
-        tables = [run.attribution.set_index("word") for run in runs if run.attribution is not None]
-        if tables:
-            columns[name] = pd.concat([t["recovered"] for t in tables], axis=1).mean(axis=1)
-            truths += [table["truth"] for table in tables]
-    if not columns or len(columns) > 2 * PANELS:
+    tables = {
+        name: [run.attribution for run in runs if run.attribution is not None]
+        for name, runs in groups.items()
+    }
+    tables = {name: found for name, found in tables.items() if found}
+    if not tables or len(tables) > 2 * PANELS:
         return None
-    table = pd.DataFrame({TRUTH_SIGN: pd.concat(truths, axis=1).mean(axis=1), **columns}).dropna()
+    truth = _by_word([table for found in tables.values() for table in found], "truth")
+    columns = {name: _by_word(found, "recovered") for name, found in tables.items()}
+    table = pd.DataFrame({TRUTH_SIGN: truth, **columns}).dropna()
     chosen = table.abs().max(axis=1).nlargest(WORDS).index
     table = table.loc[table.loc[chosen].mean(axis=1).sort_values().index]
     with rc_context(STYLE):  # type: ignore[arg-type]
@@ -235,6 +231,13 @@ def words(groups: Groups) -> Figure | None:
         bar.outline.set_visible(False)  # type: ignore[operator]
         axes.set_title("What words do to rewards")
     return figure
+
+
+def _by_word(tables: Sequence[Table], reward: str) -> pd.Series:
+    """Means over the tables that have a word."""
+    columns = [table.select(["word", reward]) for table in tables]
+    found = concat_tables(columns, promote_options="permissive").to_pandas()
+    return found.groupby("word", sort=False)[reward].mean()
 
 
 def times(runs: Sequence[Run]) -> Figure | None:

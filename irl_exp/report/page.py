@@ -6,10 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from irl_exp.report import figures, tables
-from irl_exp.report.run import Run, number
+from irl_exp.report.run import REPORT_FILE, Run, number
 from irl_exp.report.tables import Table, escape
 
-REPORT_FILE = "report.md"
 SAMPLE_PROMPTS = 5
 
 CAPTIONS = {

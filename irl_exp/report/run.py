@@ -4,22 +4,25 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from pyarrow import parquet
+from pyarrow import Table, parquet
 
 # What a summary holds where a number has no meaning.
 NOT_APPLICABLE = "not applicable"
+# The page of a run, in its directory; and that of a report, in its folder.
+REPORT_FILE = "report.md"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run directory. A run may have ended at any step: what it did not write is empty here. What
-    no report on many runs asks for is read when it is asked for."""
+    no report on many runs asks for is read when it is asked for, and tables that it asks for are
+    left as they lie in their files: making pandas' own of them takes longer than reading them."""
 
     folder: Path
     config: dict[str, Any]
@@ -28,8 +31,8 @@ class Run:
     status: dict[str, Any]
     summary: dict[str, float | str]
     curves: list[dict[str, Any]]
-    panel: pd.DataFrame | None
-    attribution: pd.DataFrame | None
+    panel: Table | None
+    attribution: Table | None
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -55,11 +58,11 @@ class Run:
 
     @cached_property
     def identified(self) -> pd.DataFrame | None:
-        return _parquet(self.folder / "identified.parquet")
+        return _frame(self.folder / "identified.parquet")
 
     @cached_property
     def findings(self) -> pd.DataFrame | None:
-        return _parquet(self.folder / "findings.parquet")
+        return _frame(self.folder / "findings.parquet")
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
         """(global steps, values) of one logged name of one step; both empty if there is none."""
@@ -135,13 +138,33 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _parquet(path: Path) -> pd.DataFrame | None:
-    """Without the detours of pandas' own reader, which are longer than the reading."""
-    return parquet.ParquetFile(path).read().to_pandas() if path.is_file() else None
+def _parquet(path: Path) -> Table | None:
+    """In this thread: for files of some kilobytes, others cost more than they save."""
+    if not path.is_file():
+        return None
+    return parquet.ParquetFile(path, pre_buffer=False).read(use_threads=False)
+
+
+def _frame(path: Path) -> pd.DataFrame | None:
+    table = _parquet(path)
+    return None if table is None else table.to_pandas()
 
 
 def _yaml(path: Path) -> Any:
+    """Key by key where it is a mapping, and each with its values once for all files: a sweep has a
+    thousand of them, which differ in a few places. Treat what it returns as read-only."""
     if not path.is_file():
         return None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep has a thousand of them
-    return yaml.load(path.read_text(encoding="utf-8"), loader)
+    text = path.read_text(encoding="utf-8")
+    try:
+        parts = [_parsed(part) for part in re.split(r"^(?=\w)", text, flags=re.MULTILINE) if part]
+    except yaml.YAMLError:  # what holds over several keys, or an error: to be seen as a whole
+        parts = []
+    if parts and all(isinstance(part, dict) for part in parts):
+        return {key: value for part in parts for key, value in part.items()}
+    return _parsed(text)
+
+
+@cache
+def _parsed(text: str) -> Any:
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

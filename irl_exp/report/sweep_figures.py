@@ -17,7 +17,7 @@ from irl_exp.report.curves import BEFORE, MEASURES, Curves
 from irl_exp.report.distances import Matrix
 from irl_exp.report.epochs import MEASURES as EPOCH_MEASURES
 from irl_exp.report.epochs import Epochs
-from irl_exp.report.figures import (
+from irl_exp.report.style import (
     CONTROLS,
     QUIET,
     RECOVERED,
@@ -32,13 +32,15 @@ COLOURS = (TRUTH, TOXIC, RECOVERED, *CONTROLS)
 # Runs up to which a cell of the matrix has its number in it, and a name beside it.
 NUMBERED, NAMED = 20, 60
 LARGEST = 14  # inches
+# Of zlib: beyond it the matrix of a thousand runs takes three times as long for 5 % of its size.
+COMPRESSION = 4
 
 
 def png(figure: Figure) -> bytes:
     """By the canvas itself: `savefig` draws everything twice."""
     with rc_context(STYLE):  # type: ignore[arg-type]
         buffer = BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
+        FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": COMPRESSION})
         return buffer.getvalue()
 
 
@@ -188,22 +190,26 @@ def _short(value: float) -> str:
 
 
 def dots(
-    axes: Axes, found: Sequence[float], at: float, colour: str, label: str | None = None
+    axes: Axes, rows: Mapping[float, Sequence[float]], colour: str, label: str | None = None
 ) -> None:
-    """In the row `at`: every run faintly, and their mean with its 95 % t-interval."""
-    mean = Mean.of(found)
-    if mean is None:
+    """Row -> what was found: every run faintly, and their mean with its 95 % t-interval. Rows of
+    one colour are best drawn at once: an artist costs the same for one point and for many."""
+    means = {at: mean for at, found in rows.items() if (mean := Mean.of(found))}
+    if not means:
         return
     # No measure leaves [0, 1], though an interval over two runs may.
-    low, high = max(mean.low, min(0, *found)), min(mean.high, max(1, *found))
-    axes.scatter(found, [at] * len(found), s=14, color=colour, alpha=0.45, lw=0)
+    low = [m.mean - max(m.low, min(0, *rows[at])) for at, m in means.items()]
+    high = [min(m.high, max(1, *rows[at])) - m.mean for at, m in means.items()]
+    x, y = np.array([(found, at) for at in means for found in rows[at]]).T
+    axes.scatter(x, y, s=14, color=colour, alpha=0.45, lw=0)
     axes.errorbar(
-        mean.mean,
-        at,
-        xerr=[[mean.mean - low], [high - mean.mean]],
+        [mean.mean for mean in means.values()],
+        list(means),
+        xerr=[low, high],
         color=colour,
         marker="o",
         markersize=4.5,
+        linestyle="none",
         capsize=2.5,
         label=label,
     )
@@ -220,7 +226,8 @@ def side_by_side(rewards: Mapping[str, Mapping[str, Sequence[float]]], recovered
         row = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for axes, measure in zip(row, measures, strict=True):
             for place, name in enumerate(order):
-                dots(axes, rewards[name][measure], place, RECOVERED if name == recovered else TRUTH)
+                colour = RECOVERED if name == recovered else TRUTH
+                dots(axes, {place: rewards[name][measure]}, colour)
             axes.set_title(measure)
             axes.grid(axis="y", visible=False)
         row[0].set_yticks(range(len(order)), order)

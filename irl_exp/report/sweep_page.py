@@ -13,10 +13,9 @@ from irl_exp.report.curves import UPSTREAM, Curves, curves
 from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
 from irl_exp.report.document import Part, Picture, Report, Section
 from irl_exp.report.epochs import Epochs
-from irl_exp.report.page import escape
 from irl_exp.report.run import Run, number
 from irl_exp.report.sizes import BEFORE, NO_TREND, RECOVERED, Sizes
-from irl_exp.report.tables import MISSING, Table
+from irl_exp.report.tables import MISSING, Table, escape
 
 # Name in the summary -> what a reader sees.
 COLUMNS = {

@@ -16,8 +16,7 @@ from markupsafe import Markup
 
 from irl_exp.report.collect import Runs, axes, is_number, shown
 from irl_exp.report.document import Part, Picture, Report, Section
-from irl_exp.report.page import REPORT_FILE
-from irl_exp.report.run import Run, number
+from irl_exp.report.run import REPORT_FILE, Run, number
 from irl_exp.report.tables import MISSING, Table
 
 TEMPLATE = "index.html.jinja"

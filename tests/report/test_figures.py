@@ -185,7 +185,8 @@ def test_scatter_is_r_star_against_r_hat_of_comments_alone(run_folder: Path) -> 
     assert figure is not None and run.panel is not None
     scatter = figure.axes[2]
 
-    comments = run.panel[run.panel["kind"] == "comment"]
+    panel = run.panel.to_pandas()
+    comments = panel[panel["kind"] == "comment"]
     points = np.asarray(scatter.collections[0].get_offsets())
     assert np.allclose(points, comments[["truth", "recovered"]])
     assert scatter.get_title() == f"Spearman {run.text('recovery/spearman')}"
@@ -270,7 +271,7 @@ def test_attribution_shows_both_ends_of_r_hat_with_r_star_beside_it(run_folder: 
     figure = figures.attribution(run)
     assert figure is not None and run.attribution is not None
     axes = figure.axes[0]
-    table = run.attribution.sort_values("recovered", ascending=False)
+    table = run.attribution.to_pandas().sort_values("recovered", ascending=False)
     shown = pd.concat([table[:10], table[-10:]])
 
     assert words_of(axes) == shown["word"].tolist()

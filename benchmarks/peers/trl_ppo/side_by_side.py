@@ -26,7 +26,7 @@ from irl_exp.metrics.statistics import mean_interval
 from irl_exp.models import language_model
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.saved_rewards import load_normalized
-from irl_exp.report.figures import QUIET, RECOVERED, STYLE, TRUTH
+from irl_exp.report.style import QUIET, RECOVERED, STYLE, TRUTH
 
 OURS = "irl_exp"
 ARMS = {OURS: TRUTH, "TRL, a value model": RECOVERED, "TRL, our value head": QUIET}
