@@ -4,8 +4,8 @@ STARC distances per prompt (metrics/reward_distance.py), on the reference's comp
 demonstration can settle, an offset per prompt and the scale, plays no part in them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
 
@@ -73,7 +73,8 @@ class Matrix:
     """Runs with one panel, and their distances.
 
     Attributes:
-        labels: of the runs: what differs from the commonest; "base" where nothing does.
+        labels: of the runs: what differs from the commonest, if there is one; "base" where nothing
+            does.
         between: float64 [n, n], symmetric, 0 on the diagonal.
         to_truth: float64 [n], of each R̂ from the R* of its run.
         floor: float64 [n], of that R* from a second one on the same panel; NaN where there is none.
@@ -125,6 +126,27 @@ def matrices(runs: Sequence[Run]) -> tuple[list[Matrix], list[Run]]:
     return shared, [among[0] for among in by_digest.values() if len(among) == 1]
 
 
+def alike(found: Sequence[Matrix]) -> list[list[Matrix]]:
+    """Panels whose runs differ in the same ways, and nowhere in seeds alone: these go together, as
+    many as there are. Every other one is by itself."""
+    groups: dict[Hashable, list[Matrix]] = {}
+    for matrix in found:
+        key = matrix.digest if matrix.pairs else tuple(matrix.labels)
+        groups.setdefault(key, []).append(matrix)
+    return [*groups.values()]
+
+
+def averaged(found: Sequence[Matrix]) -> Matrix:
+    """The first one with distances that are means over all of these, which are `alike`."""
+    return replace(
+        found[0],
+        between=np.mean([matrix.between for matrix in found], axis=0),
+        to_truth=np.mean([matrix.to_truth for matrix in found], axis=0),
+        floor=np.mean([matrix.floor for matrix in found], axis=0),
+        one_truth=False,
+    )
+
+
 def scores(run: Run, reward: str) -> Scores | None:
     """[prompts, completions] of a reward on the reference's completions in the panel."""
     if run.panel is None or reward not in run.panel.column_names:
@@ -164,7 +186,9 @@ def _matrix(digest: str, among: list[Run]) -> Matrix:
 
 
 def _labels(runs: Sequence[Run], named: Sequence[Axis]) -> list[str]:
-    common = {axis: usual([axis.of(run) for run in runs]) for axis in named}
+    columns = {axis: [axis.of(run) for run in runs] for axis in named}
+    # Where each value is there once, none is the usual one.
+    common = {a: usual(c) if len({*c}) < len(c) else None for a, c in columns.items()}
     return [
         label(run, differing).replace("=", " ") if differing else "base"
         for run in runs

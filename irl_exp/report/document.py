@@ -23,16 +23,20 @@ PAGE_FILE = "index.html"
 
 @dataclass(frozen=True)
 class Picture:
+    """A figure as it is written; `map`: its colours mean numbers, and are to stay as they are."""
+
     name: str
     png: bytes
     svg: bytes
     caption: str
+    map: bool
 
     @classmethod
     def of(cls, name: str, figure: Figure, caption: str) -> "Picture":
         png = sweep_figures.png(figure)
         figure.set_layout_engine("none")  # it has its layout: that is half of the work
-        return cls(name, png, sweep_figures.svg(figure), caption)
+        is_map = any(axes.images for axes in figure.axes)
+        return cls(name, png, sweep_figures.svg(figure), caption, is_map)
 
 
 Part = str | Table | Picture

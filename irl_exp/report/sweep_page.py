@@ -10,7 +10,16 @@ from irl_exp.report import group_figures, sweep_figures
 from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results, value
 from irl_exp.report.comparisons import comparisons, corrected
 from irl_exp.report.curves import UPSTREAM, Curves, curves
-from irl_exp.report.distances import SEVERAL, SOURCES, Matrix, Pair, Spread, matrices
+from irl_exp.report.distances import (
+    SEVERAL,
+    SOURCES,
+    Matrix,
+    Pair,
+    Spread,
+    alike,
+    averaged,
+    matrices,
+)
 from irl_exp.report.document import Part, Picture, Report, Section
 from irl_exp.report.epochs import Epochs
 from irl_exp.report.run import Run, number
@@ -58,7 +67,7 @@ def report(runs: Runs) -> Report:
         *(_curve_section(each) for each in curves(done)),
         Section("Policies", _policies(groups, alignments)),
         Section("Recovery epoch by epoch", _epochs(Epochs.of(done))),
-        *(_matrix_section(matrix) for matrix in shared),
+        *(_matrix_section(panels) for panels in alike(shared)),
         Section("Panels of their own", _alone(alone)),
         Section("R̂ and controls", _controls(groups)),
         Section("What R̂ says of comments", _rewards(groups)),
@@ -316,18 +325,24 @@ def _reward(runs: Sequence[Run], of: str, step: str) -> list[str]:
     return [texts["pair accuracy"], texts["STARC"], sd, *list(texts.values())[2:]]
 
 
-def _matrix_section(matrix: Matrix) -> Section:
-    name = f"starc-{matrix.digest}"
+def _matrix_section(panels: Sequence[Matrix]) -> Section:
+    """Of one panel; or of several whose runs differ in the same ways, as means over them."""
+    matrix = panels[0] if len(panels) == 1 else averaged(panels)
     caption = (
         "STARC distance of R̂ on the reference's completions in the panel: 0, the same but for an "
         "offset per prompt and a scale; 0.707, unrelated. The last row and column are R*"
         + ("." if matrix.one_truth else ", each run's own: they are not all the same.")
     )
-    picture = Picture.of(name, sweep_figures.heat_map(matrix), caption)
-    return Section(
-        f"How far apart the rewards are, panel {matrix.digest}",
-        [picture, _spread(matrix), *_split(matrix.pairs)],
+    title = "How far apart the rewards are"
+    picture = Picture.of(f"starc-{matrix.digest}", sweep_figures.heat_map(matrix), caption)
+    if len(panels) == 1:
+        body = [picture, _spread(matrix), *_split(matrix.pairs)]
+        return Section(f"{title}, panel {matrix.digest}", body)
+    said = (
+        f"Means over {len(panels)} panels, one for each reference with its comments, of whose runs "
+        "no two differ in seeds alone. Each panel's own distances are in `starc-PANEL.csv`."
     )
+    return Section(f"{title}, {len(panels)} panels", [said, picture])
 
 
 def _spread(matrix: Matrix) -> Table:

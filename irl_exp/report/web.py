@@ -79,8 +79,9 @@ def _section(section: Section) -> dict[str, Any]:
 
 def _part(part: Part) -> dict[str, Any]:
     match part:
-        case Picture(name=name, caption=caption):
-            return {"kind": "picture", "name": name, "caption": caption, "source": _source(part)}
+        case Picture(name=name, caption=caption, map=is_map):
+            said = {"name": name, "caption": caption, "map": is_map}
+            return {"kind": "picture", "source": _source(part), **said}
         case Table(header=header, rows=rows, note=note):
             return {"kind": "table", "header": header, "rows": rows, "note": note}
         case text:

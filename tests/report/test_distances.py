@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from irl_exp.report.collect import collect
-from irl_exp.report.distances import Spread, matrices
+from irl_exp.report.distances import Spread, alike, averaged, matrices
 from tests.report.conftest import write_small_run
 
 # Differences (1, 0), (0, 1) and (1, 1), with offsets and scales that must not count.
@@ -105,6 +105,24 @@ def test_panels_are_not_mixed(sweep: Path) -> None:
     found, alone = matrices(collect([sweep]).done)
     assert [(m.digest, len(m.runs)) for m in found] == [("d1", 3), ("d2", 2)]
     assert [run.folder.name for run in alone] == ["f"]
+
+
+def test_panels_with_the_same_differences_go_together(tmp_path: Path) -> None:
+    """Two seeds, each with its own panel and two solvers; and a panel whose runs are seeds."""
+    svm = {"config": {"solver": {"name": "svm"}}}
+    for seed, other in enumerate([NORTH, DIAGONAL]):
+        digest = f"d{seed}"
+        write_small_run(tmp_path / f"a{seed}", recovered=EAST, digest=digest, policy=seed)
+        write_small_run(tmp_path / f"b{seed}", recovered=other, digest=digest, policy=seed, **svm)
+        write_small_run(tmp_path / f"c{seed}", recovered=other, digest="d2", policy=2, order=seed)
+    found, _ = matrices(collect([tmp_path]).done)
+    together, apart = alike(found)
+    assert [matrix.digest for matrix in together] == ["d0", "d1"]
+    assert [matrix.digest for matrix in apart] == ["d2"]
+    mean = averaged(together)
+    assert mean.labels == ["solver hinge", "solver svm"]
+    assert mean.between[0, 1] == pytest.approx((RIGHT_ANGLE + HALF) / 2)
+    assert mean.to_truth == pytest.approx((together[0].to_truth + together[1].to_truth) / 2)
 
 
 def test_a_spread_by_hand() -> None:
