@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
@@ -134,6 +135,8 @@ class Sweep(Callback):
         """Say what became of its runs, if it came to any."""
         if cls.progress:
             said = cls.progress.conclude()
+            if DONE in cls.progress.ended.values():
+                print(f"to compare: irl-report {shlex.quote(str(cls.progress.path.parent))}")
             if cls.progress.ended:
                 print(said, flush=True)
 

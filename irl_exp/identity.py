@@ -93,7 +93,13 @@ def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
     status = read_status(folder)
     if config.rerun or status.get("status") != "done" or status.get("run_id") != identity:
         return False
-    manifest = json.loads((folder / "manifest.json").read_text())
+    try:
+        manifest, _ = (
+            json.loads((folder / name).read_text()) for name in ("manifest.json", "summary.json")
+        )
+    except (OSError, ValueError):
+        log.info("%s is done and damaged: run again", folder)
+        return False
     if manifest.get("inputs", {}) == inputs(config):
         return True
     log.info("%s was done with other files: run again", folder)

@@ -71,7 +71,8 @@ def collect(folders: Iterable[Path]) -> Runs:
     places: dict[Path, Path] = {}  # resolved -> as it was named
     for folder in folders:
         if not folder.is_dir():
-            raise NoReport(f"{folder}: no such folder; expected runs or sweeps")
+            what = "a file" if folder.exists() else "no such folder"
+            raise NoReport(f"{folder}: {what}; expected runs or sweeps")
         found = list(run_directories(folder))
         if not found:
             raise NoReport(f"{folder}: no run in it; expected a folder with a status.json below")
@@ -83,6 +84,9 @@ def collect(folders: Iterable[Path]) -> Runs:
             runs.append(_usable(Run.read(path)))
         except (OSError, ValueError, YAMLError) as error:
             unreadable[path] = " ".join(str(error).split())
+    if not runs:
+        place, why = next(iter(unreadable.items()))
+        raise NoReport(f"{place}: {why}; expected a run that can be read")
     counted: dict[Any, Run] = {}
     repeats: dict[Path, Path] = {}
     for run in runs:
@@ -99,8 +103,9 @@ def _usable(run: Run) -> Run:
         raise ValueError("status.json does not say how the run went")
     if not all(isinstance(run.config.get(group, {}), dict) for group in ("seeds", "solver")):
         raise ValueError("config.yaml: expected the configuration of a run")
-    if run.status["status"] == "done" and not (run.folder / "summary.json").is_file():
-        raise ValueError("done, and yet it has no summary.json")
+    for name in ("config.yaml", "summary.json"):
+        if run.status["status"] == "done" and not (run.folder / name).is_file():
+            raise ValueError(f"done, and yet it has no {name}")
     return run
 
 

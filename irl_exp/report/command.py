@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
         "--output",
         metavar="OUT",
         type=Path,
-        help="where the report goes (default: report/ in the first DIR, if that is no run)",
+        help="where the report goes (default: report/ in DIR, if that is one folder and no run)",
     )
     return parser.parse_args()
 
@@ -62,8 +62,10 @@ def parse() -> argparse.Namespace:
 def run(folders: list[Path], output: Path | None) -> None:
     runs = collect(folders)
     if output is None:
-        if (folders[0] / "status.json").is_file():
-            raise NoReport(f"{folders[0]}: one run; expected -o OUT, where the report is to go")
+        one_run = (folders[0] / "status.json").is_file()
+        if one_run or len(folders) > 1:
+            what = f"{folders[0]}: one run" if one_run else f"{len(folders)} folders"
+            raise NoReport(f"{what}; expected -o OUT, where the report is to go")
         output = folders[0] / "report"
     refuse_strangers(output, ())  # before the work; again with the names, when they are known
     # What draws is heavy: bad input is answered at once.

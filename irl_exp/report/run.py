@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -119,8 +121,20 @@ def number(value: float | str) -> str:
     return text if float(text) else text.removeprefix("-")
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file is said with its name."""
+    try:
+        yield
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
 def _json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with _naming(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
     return _mapping(path, found)
 
 
@@ -134,7 +148,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     """A last line without its end was being written when the run was killed: it is left out."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8") as lines, _naming(path):
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
@@ -142,7 +156,8 @@ def _parquet(path: Path) -> Table | None:
     """In this thread: for files of some kilobytes, others cost more than they save."""
     if not path.is_file():
         return None
-    return parquet.ParquetFile(path, pre_buffer=False).read(use_threads=False)
+    with _naming(path):
+        return parquet.ParquetFile(path, pre_buffer=False).read(use_threads=False)
 
 
 def _frame(path: Path) -> pd.DataFrame | None:
@@ -162,7 +177,8 @@ def _yaml(path: Path) -> Any:
         parts = []
     if parts and all(isinstance(part, dict) for part in parts):
         return {key: value for part in parts for key, value in part.items()}
-    return _parsed(text)
+    with _naming(path):
+        return _parsed(text)
 
 
 @cache

@@ -1,5 +1,6 @@
 """What there is to say of many runs: `report(runs)`, the answer first."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -62,6 +63,7 @@ def report(runs: Runs) -> Report:
     sections = [
         Section("Size against interpretability", _sizes(Sizes.of(done)), answer=True),
         Section("Runs", _what_is_there(runs)),
+        Section("Warnings", _warnings(done)),
         Section("Means over seeds", _means(done)),
         Section("Differences, all else equal", _differences(done)),
         *(_curve_section(each) for each in curves(done)),
@@ -225,7 +227,8 @@ def _software(runs: Sequence[Run]) -> list[Part]:
 
 
 def _what_is_there(runs: Runs) -> list[Part]:
-    said = f"{len(runs.all)} runs, of which {len(runs.done)} are done. All else is of these."
+    total = len(runs.all) + len(runs.unreadable)
+    said = f"{total} runs, of which {len(runs.done)} are done. All else is of these."
     body: list[Part] = [said]
     rows = [[str(run.folder), run.status["status"], _error(run)] for run in runs.others]
     rows += [[str(folder), "unreadable", why] for folder, why in runs.unreadable.items()]
@@ -234,6 +237,24 @@ def _what_is_there(runs: Runs) -> list[Part]:
         note = "A run that is running may have been killed. A study counts once."
         body.append(Table(["not counted", "status", "why"], rows, note))
     return body
+
+
+def _warnings(done: Sequence[Run]) -> list[Part]:
+    """What runs warned of; what differs in numbers alone together, in the words of the first."""
+    found: dict[str, list[tuple[str, Run]]] = {}
+    for run in done:
+        for warning in run.status.get("warnings", []):
+            said = " ".join(str(warning).split())
+            found.setdefault(re.sub(r"\d[\d.,]*", "#", said), []).append((said, run))
+    if not found:
+        return []
+    rows = [[each[0][0], str(len(each))] for each in found.values()]
+    rows.sort(key=lambda row: -int(row[1]))
+    note = (
+        f"Of {len(done)} runs that are done; numbers are those of the first that said so. Each "
+        "run's report.md has its own."
+    )
+    return [Table(["warning", "runs"], rows, note)]
 
 
 def _error(run: Run) -> str:

@@ -62,9 +62,9 @@ def _title(runs: Runs) -> str:
 
 
 def _counts(runs: Runs) -> str:
-    said = f"{len(runs.done)} of {len(runs.all)} runs are done"
+    said = f"{len(runs.done)} of {len(runs.all) + len(runs.unreadable)} runs are done"
     if runs.unreadable:
-        said += f", {len(runs.unreadable)} more cannot be read"
+        said += f", {len(runs.unreadable)} cannot be read"
     return said + "."
 
 

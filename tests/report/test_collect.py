@@ -51,10 +51,27 @@ def test_a_file_of_another_shape_costs_one_run_alone(
 
 
 def test_done_without_a_summary_is_not_done(tmp_path: Path) -> None:
-    (write_small_run(tmp_path / "bare") / "summary.json").unlink()
+    write_small_run(tmp_path / "whole")
+    for name in ("config.yaml", "summary.json"):
+        (write_small_run(tmp_path / name, order=1) / name).unlink()
     found = collect([tmp_path])
-    assert not found.done
-    assert list(found.unreadable.values()) == ["done, and yet it has no summary.json"]
+    assert [run.folder.name for run in found.done] == ["whole"]
+    assert [*found.unreadable.values()] == [
+        "done, and yet it has no config.yaml",
+        "done, and yet it has no summary.json",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_small_run(tmp_path / "whole")
+    names = ("config.yaml", "metrics.jsonl", "panel.parquet", "summary.json")
+    for name in names:
+        folder = write_small_run(tmp_path / name, order=1, recovered=[1, 2, 3, 4])
+        (folder / name).write_text("{\n")
+    found = collect([tmp_path])
+    assert [why.split(":")[0] for why in found.unreadable.values()] == list(names)
+    with pytest.raises(NoReport, match=r"summary\.json: .*; expected a run that can be read"):
+        collect([tmp_path / "summary.json"])
 
 
 def test_runs_are_found_wherever_they_lie(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_what_was_changed_since_is_kept(sweep: Path) -> None:
     [
         (["nowhere"], "nowhere: no such folder; expected runs or sweeps"),
         (["."], ".: no run in it; expected a folder with a status.json below"),
+        (["file"], "file: a file; expected runs or sweeps"),
         (["sweep/a"], "sweep/a: one run; expected -o OUT, where the report is to go"),
+        (["sweep", "sweep/a"], "2 folders; expected -o OUT, where the report is to go"),
         (["sweep", "-o", "file"], "file: a file; expected a folder, or a new name"),
         (["sweep", "-o", "file/out"], "file/out: Not a directory"),
         (

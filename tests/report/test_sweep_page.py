@@ -1,5 +1,6 @@
 """The report of many runs: what it says, what it writes, and that it is complete."""
 
+import json
 import re
 from io import BytesIO
 from pathlib import Path
@@ -114,6 +115,13 @@ def test_the_figure_of_controls_stands_below_their_table(tmp_path: Path) -> None
     assert "figures/rewards-1.png" in written and b"(figures/rewards-1.png)" in written["report.md"]
 
 
+def test_a_warning_is_said_once(sweep: Path) -> None:
+    for name, auc in (("a", 0.51), ("b", 0.52), ("c", 0.53)):
+        status = {"run_id": name, "status": "done", "warnings": [f"R* is at chance ({auc})"]}
+        (sweep / name / "status.json").write_text(json.dumps(status))
+    assert tables(report(sweep))["warning"] == {"R* is at chance (0.51)": ["3"]}
+
+
 def test_nothing_is_dropped_silently(sweep: Path) -> None:
     (sweep / "b" / "status.json").write_text('{"run_id": "a", "status": "done"}')
     (write_small_run(sweep / "unreadable") / "manifest.json").write_text("{")
@@ -123,7 +131,7 @@ def test_nothing_is_dropped_silently(sweep: Path) -> None:
     assert left_out[str(sweep / "unreadable")][0] == "unreadable"
     assert left_out[str(sweep / "b")] == ["repeated", f"the study of {sweep / 'a'}"]
     page = document.files(found)["report.md"].decode()
-    assert "4 runs, of which 3 are done" in page and r"too little of \| it" in page
+    assert "5 runs, of which 3 are done" in page and r"too little of \| it" in page
     assert "No other run has the panel of lonely" in page
 
 

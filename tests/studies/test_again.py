@@ -1,5 +1,6 @@
 """Runs and sweeps that share a store: what is computed once, what another seed changes."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
     shared = {tuple(read(run / "manifest.json")["steps"][s] for s in upstream) for run in runs}
     assert len(shared) == 1
     assert len({results(run)["recovery/starc"] for run in runs}) == 4
+
+
+def test_a_damaged_run_is_run_again(lab: Lab, tmp_path: Path) -> None:
+    words = ("until=curate", f"hydra.run.dir={tmp_path}/run")
+    lab.main(*words)
+    known = (tmp_path / "run" / "summary.json").read_text()
+    (tmp_path / "run" / "summary.json").write_text(known[: len(known) // 2])
+    lab.main(*words)
+    mended = read(tmp_path / "run" / "summary.json")
+    assert mended.keys() == json.loads(known).keys()
+    assert mended["store/misses"] == 0
 
 
 @pytest.mark.slow
