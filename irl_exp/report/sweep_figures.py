@@ -110,7 +110,7 @@ def by_epoch(epochs: Epochs) -> Figure:
         figure = Figure(figsize=(wide * len(epochs.grids) + beside, height + 1.1))
         panels = figure.subplots(1, len(epochs.grids), squeeze=False, sharey=True)[0]
         for axes, (measure, grid) in zip(panels, epochs.grids.items(), strict=True):
-            colours = "viridis_r" if measure == "starc" else "viridis"  # bright: worse
+            colours = "viridis_r" if measure == "starc" else "viridis"  # bright: better
             image = axes.imshow(grid, cmap=colours, aspect="auto", interpolation="nearest")
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)

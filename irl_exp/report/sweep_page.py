@@ -174,7 +174,8 @@ def _epochs(found: Epochs | None) -> list[Part]:
         return []
     caption = (
         "R̂ of each run on held-out texts, epoch by epoch, 0: before training. Comments by label at "
-        "zero and without a threshold; the reference's completions by their distance to R*."
+        "zero and without a threshold; the reference's completions by their distance to R*. Bright "
+        "is better."
     )
     return [found.said(), *_picture("epochs", sweep_figures.by_epoch(found), caption)]
 
