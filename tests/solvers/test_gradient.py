@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     "last_layers": 1,
     "lora_rank": 2,
     "patience": None,
+    "trace": False,
 }
 
 

@@ -102,6 +102,7 @@ RECIPE: dict[str, Any] = {
     "last_layers": 1,
     "lora_rank": 4,
     "patience": None,
+    "trace": False,
 }
 
 

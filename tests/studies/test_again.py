@@ -94,7 +94,8 @@ def test_a_sweep_is_reported(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monke
     sweep = tmp_path / "sweep"
     place = f"hydra.sweep.dir={sweep}"
     lab.main("+sweep=non_identifiability", "seeds.demonstrations=0", "seeds.alignment=0", place)
-    lab.main("-m", "until=evaluate", "seeds.demonstrations=1", place)
+    other = ("solver.epochs=5", "solver.trace=true", "seeds.demonstrations=1")
+    lab.main("-m", "until=evaluate", *other, place)
     runs = [path.parent for path in sorted(sweep.glob("*/status.json"))]
     assert len(runs) == 5 and {read(run / "status.json")["status"] for run in runs} == {"done"}
     assert len({read(run / "manifest.json")["panel_digest"] for run in runs}) == 1
