@@ -143,7 +143,7 @@ def averaged(found: Sequence[Matrix]) -> Matrix:
         between=np.mean([matrix.between for matrix in found], axis=0),
         to_truth=np.mean([matrix.to_truth for matrix in found], axis=0),
         floor=np.mean([matrix.floor for matrix in found], axis=0),
-        one_truth=False,
+        one_truth=all(matrix.one_truth for matrix in found),
     )
 
 
@@ -188,7 +188,7 @@ def _matrix(digest: str, among: list[Run]) -> Matrix:
 def _labels(runs: Sequence[Run], named: Sequence[Axis]) -> list[str]:
     columns = {axis: [axis.of(run) for run in runs] for axis in named}
     # Where each value is there once, none is the usual one.
-    common = {a: usual(c) if len({*c}) < len(c) else None for a, c in columns.items()}
+    common = {a: usual(c) if len({*c}) < len(c) else object() for a, c in columns.items()}
     return [
         label(run, differing).replace("=", " ") if differing else "base"
         for run in runs

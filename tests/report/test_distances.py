@@ -123,6 +123,7 @@ def test_panels_with_the_same_differences_go_together(tmp_path: Path) -> None:
     assert mean.labels == ["solver hinge", "solver svm"]
     assert mean.between[0, 1] == pytest.approx((RIGHT_ANGLE + HALF) / 2)
     assert mean.to_truth == pytest.approx((together[0].to_truth + together[1].to_truth) / 2)
+    assert mean.one_truth  # within each panel
 
 
 def test_a_spread_by_hand() -> None:
