@@ -12,8 +12,8 @@ from irl_exp.models import network_reward
 from irl_exp.models.network_reward import NetworkReward
 
 TRACE_FILE = "trace.parquet"
-# Columns of that file; of the scores before training, EPOCH with 0.
-EPOCH = "epoch_{}"
+# How its columns of scores begin, before the number of the epoch; 0 is before training.
+EPOCH = "epoch_"
 
 
 class Trace(pl.Callback):
@@ -48,7 +48,7 @@ class Trace(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            scores = {EPOCH.format(n): each.numpy() for n, each in enumerate(self.scores)}
+            scores = {f"{EPOCH}{n}": each.numpy() for n, each in enumerate(self.scores)}
             self.texts.assign(**scores).to_parquet(self.folder / TRACE_FILE, index=False)
 
     @torch.no_grad()

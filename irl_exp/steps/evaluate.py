@@ -290,7 +290,7 @@ class _Evaluation:
         """How good R̂ was on the panel before training and after each epoch."""
         comments, labels = (trace["kind"] == panel.COMMENT).to_numpy(), self.labels(truth)
         theirs = self.score(truth, "panel").reshape(-1, panel.COMPLETIONS)
-        for epoch, column in enumerate(c for c in trace.columns if c.startswith(EPOCH.format(""))):
+        for epoch, column in enumerate(trace.columns[trace.columns.str.startswith(EPOCH)]):
             scores = trace[column].to_numpy()
             pools = scores[~comments].reshape(theirs.shape)
             yield {

@@ -60,7 +60,7 @@ def test_a_trace_watches_and_changes_nothing(smoke: Path, lab: Lab) -> None:
         for (a, c), (b, d) in combinations(pool[["truth", "recovered"]].to_numpy(), 2)
         if a != b
     ]
-    assert course[1]["pair_accuracy"] == pytest.approx(np.mean(agreeing), abs=0.01)
+    assert course[1]["pair_accuracy"] == pytest.approx(np.mean(agreeing))
 
 
 @pytest.mark.parametrize("contrast", ["placebo", "shuffled"])
