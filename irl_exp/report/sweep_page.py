@@ -242,14 +242,14 @@ def _what_is_there(runs: Runs) -> list[Part]:
 
 def _warnings(done: Sequence[Run]) -> list[Part]:
     """What runs warned of; what differs in numbers alone together, in the words of the first."""
-    found: dict[str, list[tuple[str, Run]]] = {}
+    found: dict[str, list[str]] = {}
     for run in done:
         for warning in run.status.get("warnings", []):
             said = " ".join(str(warning).split())
-            found.setdefault(re.sub(r"\d[\d.,]*", "#", said), []).append((said, run))
+            found.setdefault(re.sub(r"\d[\d.,]*", "#", said), []).append(said)
     if not found:
         return []
-    rows = [[each[0][0], str(len(each))] for each in found.values()]
+    rows = [[each[0], str(len(each))] for each in found.values()]
     rows.sort(key=lambda row: -int(row[1]))
     note = (
         f"Of {len(done)} runs that are done; numbers are those of the first that said so. Each "
