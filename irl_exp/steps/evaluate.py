@@ -21,7 +21,7 @@ from irl_exp.models.reward_model import Facts, Reward
 from irl_exp.models.saved_rewards import load_reward
 from irl_exp.modules.trace import EPOCH, TRACE_FILE
 from irl_exp.modules.training import CURVES_FILE
-from irl_exp.steps import panel
+from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench, read_jsonl, write_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
 from irl_exp.steps.observe import OF_SECOND, SAMPLES_FILE, write_samples
@@ -61,14 +61,14 @@ def evaluate(
     `panel.parquet` holds every reward on a fixed panel of texts, `samples.jsonl` what the observed
     policies wrote, now with R̂ beside R*. Where R̂ was traced, there are curves over its epochs.
     """
-    completions = panel.completions(bench, comments, reference)
+    completions = evaluate_panel.completions(bench, comments, reference)
 
     def compute(folder: Path) -> None:
         study = _Evaluation(
             bench,
             Comments.load(comments.path),
             Demonstrations.load(pairs.path),
-            panel.texts(comments, completions),
+            evaluate_panel.texts(comments, completions),
         )
         numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
@@ -77,7 +77,7 @@ def evaluate(
         rewards = {"truth": truth, "recovered": recovered}
         rewards |= {"twin": twin} if twin else {}
         rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
-        study.panel(rewards).to_parquet(folder / panel.PANEL_FILE, index=False)
+        study.panel(rewards).to_parquet(folder / evaluate_panel.PANEL_FILE, index=False)
         records = [r for o in observed.values() for r in read_jsonl(o.path / SAMPLES_FILE)]
         write_samples(folder, records, bench, recovered)
         write_summary(folder, numbers)
@@ -113,16 +113,18 @@ def evaluate(
             f"a second R* by the same recipe lies at STARC {floor:.2f} from R* (0.71: unrelated): "
             "what R* is depends on its seed, and distances from it say little"
         )
-    for name in (panel.PANEL_FILE, SAMPLES_FILE):
+    for name in (evaluate_panel.PANEL_FILE, SAMPLES_FILE):
         shutil.copyfile(artifact.path / name, bench.tracker.folder / name)
-    bench.tracker.note(panel_digest=panel.digest(artifact.path / panel.PANEL_FILE))
+    bench.tracker.note(
+        panel_digest=evaluate_panel.digest(artifact.path / evaluate_panel.PANEL_FILE)
+    )
     return artifact
 
 
 class _Evaluation:
     """Scores each reward once on each set of texts, and measures.
 
-    `table` has the texts of the panel (steps/panel.py).
+    `table` has the texts of the panel (steps/evaluate_panel.py).
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class _Evaluation:
         self.test, self.validation = comments.split("test"), comments.split("validation")
         self.width = 2 * pairs.k
         self.table = table
-        completions = table[table["kind"] == panel.REFERENCE]
+        completions = table[table["kind"] == evaluate_panel.REFERENCE]
         self.texts: dict[str, Texts] = {
             "test": _texts(self.test),
             "validation": _texts(self.validation),
@@ -288,8 +290,8 @@ class _Evaluation:
 
     def course(self, truth: Artifact, trace: pd.DataFrame) -> Iterator[Course]:
         """How good R̂ was on the panel before training and after each epoch."""
-        comments, labels = (trace["kind"] == panel.COMMENT).to_numpy(), self.labels(truth)
-        theirs = self.score(truth, "panel").reshape(-1, panel.COMPLETIONS)
+        comments, labels = (trace["kind"] == evaluate_panel.COMMENT).to_numpy(), self.labels(truth)
+        theirs = self.score(truth, "panel").reshape(-1, evaluate_panel.COMPLETIONS)
         for epoch, column in enumerate(trace.columns[trace.columns.str.startswith(EPOCH)]):
             scores = trace[column].to_numpy()
             pools = scores[~comments].reshape(theirs.shape)

@@ -19,7 +19,7 @@ from irl_exp.modules.trace import TRACE_FILE
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
-from irl_exp.steps import panel
+from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench
 from irl_exp.steps.calibration import save_calibrated
 from irl_exp.steps.pretrain import calibration_texts
@@ -47,7 +47,7 @@ def recover(
     seeds = bench.config.seeds
     # On the panel, so that what R̂ was at each epoch is known where it is measured in the end.
     traced = isinstance(solver, GradientSolver) and solver.trace
-    written = panel.completions(bench, comments, reference) if traced else None
+    written = evaluate_panel.completions(bench, comments, reference) if traced else None
     # Where both seeds are one number, as by default, it stands for both.
     apart = {"initialization": seeds.initialization} if seeds.initialization != seeds.order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
@@ -66,7 +66,7 @@ def recover(
             initialization=seeds.initialization,
             order=seeds.order,
             folder=folder,
-            traced=panel.texts(comments, written) if written else None,
+            traced=evaluate_panel.texts(comments, written) if written else None,
         )
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
