@@ -65,16 +65,39 @@ class Shares:
 
 
 @dataclass
+class PairShares:
+    """The same of pairs that come from a file."""
+
+    train: float
+    validation: float
+    test: float
+
+
+@dataclass
 class DatasetConfig:
     name: str
     size: int | None
-    prompt_words: int
     max_new_tokens: int
     shares: Shares
 
 
 @dataclass
-class SyntheticDataset(DatasetConfig):
+class PromptsDataset(DatasetConfig):
+    """Prompts without labels: of a file, or (`path: null`) those of the demonstrations' file."""
+
+    path: str | None
+    prompt_column: str
+
+
+@dataclass
+class CommentsDataset(DatasetConfig):
+    """Labelled texts, cut into prompt and completion."""
+
+    prompt_words: int
+
+
+@dataclass
+class SyntheticDataset(CommentsDataset):
     """Talk-page comments from the embedded grammar."""
 
     politeness: float
@@ -82,7 +105,7 @@ class SyntheticDataset(DatasetConfig):
 
 
 @dataclass
-class TableDataset(DatasetConfig):
+class TableDataset(CommentsDataset):
     """Comments with labels from the columns of a table."""
 
     text_column: str
@@ -145,6 +168,31 @@ class ClosedFormGroundTruth(GroundTruthConfig):
 @dataclass
 class RandomGroundTruth(GroundTruthConfig):
     """A random head on the reference model's body."""
+
+
+@dataclass
+class RewardGroundTruth(GroundTruthConfig):
+    """A saved reward: one of ours, or any sequence classifier with one output, higher = better."""
+
+    path: str
+    revision: str | None
+
+
+@dataclass
+class NoGroundTruth(GroundTruthConfig):
+    """Nobody says what the reward was; of an audit alone."""
+
+
+@dataclass
+class LabelsGroundTruth(GroundTruthConfig):
+    """Nobody does, but there are labelled texts to measure R̂ on, which nothing learns from."""
+
+    path: str
+    text_column: str
+    prompt_column: str | None
+    label_column: Any  # a column, or a list of them
+    toxic_values: list[Any]
+    toxic_from: float | None
 
 
 @dataclass
@@ -264,17 +312,40 @@ class DPOConfig(RLHFConfig):
     max_grad_norm: float
 
 
+@dataclass
+class CheckpointRLHF(RLHFConfig):
+    """What somebody else's RLHF made: a causal language model, whose reward is looked for."""
+
+    path: str | None
+    revision: str | None
+
+
 # --- demonstrations ---------------------------------------------------------------------------
 
 
 @dataclass
 class DemonstrationsConfig:
+    name: str
+
+
+@dataclass
+class FileDemonstrations(DemonstrationsConfig):
+    """Pairs of completions from a file; which model wrote them is for the file to know."""
+
+    path: str
+    prompt_column: str | None
+    aligned_column: str
+    reference_column: str
+    shares: PairShares
+
+
+@dataclass
+class SampledDemonstrations(DemonstrationsConfig):
     """For each prompt, k completions of the aligned and k of the reference policy."""
 
-    name: str
-    prompts: int
-    validation_prompts: int
-    test_prompts: int
+    prompts: int | None
+    validation_prompts: int | None
+    test_prompts: int | None
     k: int
     greedy: bool
     contrast: str
@@ -492,13 +563,21 @@ class Config:
 # The schema of every option: the option's YAML names its schema in its defaults list.
 SCHEMAS: dict[str, dict[str, type]] = {
     "model": {"scratch": ScratchModel, "checkpoint": CheckpointModel},
-    "dataset": {"synthetic": SyntheticDataset, "file": FileDataset, "hub": HubDataset},
+    "dataset": {
+        "synthetic": SyntheticDataset,
+        "file": FileDataset,
+        "hub": HubDataset,
+        "prompts": PromptsDataset,
+    },
     "ground_truth": {
         "trained": TrainedGroundTruth,
         "classifier": ClassifierGroundTruth,
         "closed_form": ClosedFormGroundTruth,
         "random": RandomGroundTruth,
         "planted": PlantedGroundTruth,
+        "reward": RewardGroundTruth,
+        "labels": LabelsGroundTruth,
+        "none": NoGroundTruth,
     },
     "rlhf": {
         "ppo": PPOConfig,
@@ -507,8 +586,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "raft": RaftConfig,
         "group": GroupConfig,
         "dpo": DPOConfig,
+        "given": CheckpointRLHF,
     },
-    "demonstrations": {"demonstrations": DemonstrationsConfig},
+    "demonstrations": {"demonstrations": SampledDemonstrations, "pairs": FileDemonstrations},
     "solver": {
         "margin": MarginSolver,
         "max_entropy": MaxEntropySolver,

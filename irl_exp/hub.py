@@ -31,8 +31,9 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # What is read of a repository. Python files are not in these lists: nothing of it is executed.
 FILES: dict[Kind, list[str]] = {
     "model": [
-        *("*.json", "*.txt", "*.model", "*.vocab", "*.bpe"),  # configuration and tokenizer
-        *("model.safetensors", "model-*.safetensors"),
+        # Configuration, tokenizer and chat template.
+        *("*.json", "*.txt", "*.model", "*.vocab", "*.bpe", "chat_template.jinja"),
+        *("model.safetensors", "model-*.safetensors", "adapter_model.safetensors"),
     ],
     "dataset": [
         "README.md",  # its header says which files a split has

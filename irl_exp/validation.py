@@ -9,36 +9,44 @@ from irl_exp.config import (
     STEPS,
     BayesianSolver,
     BestOfNConfig,
+    CheckpointRLHF,
     ClassifierGroundTruth,
     ClosedFormGroundTruth,
     Config,
     DPOConfig,
     EnsembleSolver,
     FailureAwareSolver,
+    FileDemonstrations,
     GradientSolver,
     GroundTruthConfig,
     GroupConfig,
     InputError,
+    LabelsGroundTruth,
     MarginSolver,
     MaxEntropySolver,
     ModelConfig,
+    NoGroundTruth,
     PlanningSolver,
     PlantedGroundTruth,
     PPOConfig,
+    PromptsDataset,
     RaftConfig,
+    RandomGroundTruth,
     RLHFConfig,
+    SampledDemonstrations,
     ScratchModel,
     SolverConfig,
     SvmSolver,
     SyntheticDataset,
     TableDataset,
     TiltedConfig,
+    TrainedGroundTruth,
     WandbTracker,
     innermost,
 )
 
 # What a sweeper may optimize.
-SELECTABLE = ("validation/recovery_auc",)
+SELECTABLE = ("validation/recovery_auc", "validation/preference_accuracy")
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
 WANDB_MODES = ("online", "offline")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -54,14 +62,24 @@ CONTRASTS = ("aligned", "placebo", "shuffled")
 FAMILIES = ("laplace", "mean_field")
 
 
-def not_applicable(solver: SolverConfig, rlhf: RLHFConfig) -> str | None:
-    """Why a solver has no meaning for an expert, or None."""
+def not_applicable(solver: SolverConfig, config: Config) -> str | None:
+    """Why a solver has no meaning in a run, or None."""
+    rlhf = config.rlhf
     if solver.name == "log_ratio" and isinstance(rlhf, TiltedConfig | BestOfNConfig):
         return (
             "solver=log_ratio needs an expert's log-probabilities; "
             f"rlhf={rlhf.name} has none of its own"
         )
+    if solver.name == "log_ratio" and isinstance(rlhf, CheckpointRLHF) and rlhf.path is None:
+        return "solver=log_ratio needs an expert's log-probabilities; a file of pairs has none"
+    if solver.name == "oracle" and not knows_truth(config):
+        return f"solver=oracle needs R*; ground_truth={config.ground_truth.name} says nothing of it"
     return None
+
+
+def knows_truth(config: Config) -> bool:
+    """Whether there is an R*."""
+    return not isinstance(config.ground_truth, NoGroundTruth | LabelsGroundTruth)
 
 
 def validate(config: Config) -> None:
@@ -74,6 +92,7 @@ def validate(config: Config) -> None:
         _second_classifier,
         _rlhf,
         _demonstrations,
+        _given,
         _solver,
         _choices,
         _processes,
@@ -275,7 +294,7 @@ def _rlhf(config: Config) -> None:
         )
     if isinstance(rlhf, TiltedConfig | BestOfNConfig):
         _require(
-            not config.demonstrations.greedy,
+            not getattr(config.demonstrations, "greedy", False),
             f"demonstrations.greedy=true has no meaning for rlhf={rlhf.name}, which chooses among "
             "samples",
         )
@@ -289,6 +308,8 @@ def _rlhf(config: Config) -> None:
 
 def _demonstrations(config: Config) -> None:
     demonstrations = config.demonstrations
+    if not isinstance(demonstrations, SampledDemonstrations):
+        return
     k, contrast = demonstrations.k, demonstrations.contrast
     _require(
         not demonstrations.greedy or k == 1,
@@ -305,8 +326,70 @@ def _demonstrations(config: Config) -> None:
     )
 
 
+def _given(config: Config) -> None:
+    """What comes from the user in the place of what a study makes itself."""
+    rlhf, dataset, pairs = config.rlhf, config.dataset, config.demonstrations
+    from_file = isinstance(pairs, FileDemonstrations)
+    if isinstance(pairs, FileDemonstrations):
+        shares = asdict(pairs.shares)
+        _require(
+            min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6,
+            f"demonstrations.shares={shares}: expected positive shares that sum to 1",
+        )
+    if isinstance(dataset, PromptsDataset):
+        _require(
+            bool(dataset.path) or from_file,
+            "dataset.path=null: expected a file of prompts, or demonstrations=file, which has some",
+        )
+        _require(
+            not dataset.path or not isinstance(config.model, ScratchModel),
+            f"model={config.model.name}: prompts are nothing to learn to write from; expected "
+            "model=checkpoint, or dataset.path=null for the texts of a file of pairs",
+        )
+        if not dataset.path and isinstance(pairs, FileDemonstrations):
+            ours, theirs = dataset.shares, pairs.shares
+            same = abs(ours.train - theirs.train) + abs(ours.test - theirs.test) < 1e-6
+            _require(
+                same,
+                f"dataset.shares.train={ours.train}, test={ours.test}, demonstrations.shares.train="
+                f"{theirs.train}, test={theirs.test}: expected the same, for both split one file",
+            )
+        truth = innermost(config.ground_truth)
+        _require(
+            not isinstance(truth, TrainedGroundTruth | ClosedFormGroundTruth | RandomGroundTruth),
+            f"ground_truth={truth.name} with dataset=prompts, which has no labels; expected "
+            "none, labels, classifier or reward",
+        )
+    if not isinstance(rlhf, CheckpointRLHF):
+        for wrong, what in (
+            (from_file, f"demonstrations={pairs.name}"),
+            (isinstance(dataset, PromptsDataset), f"dataset={dataset.name}"),
+            (not knows_truth(config), f"ground_truth={config.ground_truth.name}"),
+        ):
+            _require(
+                not wrong,
+                f"{what} with rlhf={rlhf.name}, which is to train the aligned policy; expected "
+                "rlhf=checkpoint, as of +experiment=audit",
+            )
+        return
+    _require(
+        bool(rlhf.path) or from_file,
+        "rlhf.path=null: expected the aligned checkpoint, or demonstrations=file of what it wrote",
+    )
+    _require(
+        not (rlhf.path and isinstance(config.model, ScratchModel)),
+        f"model={config.model.name} with rlhf.path={rlhf.path}: expected what was aligned to it, as "
+        "model=checkpoint model.path=PATH",
+    )
+    _require(
+        not (rlhf.path and from_file),
+        f"rlhf.path={rlhf.path} with demonstrations={pairs.name}: who wrote these pairs is not "
+        "asked; expected rlhf.path=null, or demonstrations=sampled_all",
+    )
+
+
 def _solver(config: Config) -> None:
-    reason = not_applicable(config.solver, config.rlhf)
+    reason = not_applicable(config.solver, config)
     _require(reason is None, reason or "")
     for where, solver in _solvers(config).items():
         if isinstance(solver, GradientSolver):

@@ -23,20 +23,25 @@ class Comments:
 
     `table` has the columns `prompt` (str), `completion` (str; starts with a space when the prompt
     is not empty), `toxic` (int8; 1 = toxic, 0 = not) and `split` (str, one of `SPLITS`). Treat it
-    as read-only. Raises `InputError` when a column is missing or holds another label or split.
+    as read-only. Without `toxic` nobody has labelled them: they are prompts, with what somebody
+    wrote after them, if anything. Raises `InputError` when a column is missing or holds another
+    label or split.
     """
 
     table: pd.DataFrame
 
     def __post_init__(self) -> None:
-        missing = [column for column in _COLUMNS if column not in self.table.columns]
+        columns = [c for c in _COLUMNS if c != "toxic" or c in self.table.columns]
+        missing = [column for column in columns if column not in self.table.columns]
         if missing:
             raise InputError(f"comments have no column {missing}; expected {_COLUMNS}")
-        if not self.table["toxic"].isin([0, 1]).all():
+        if "toxic" in columns and not self.table["toxic"].isin([0, 1]).all():
             raise InputError("comments: column 'toxic' holds something other than 0 and 1")
         if not self.table["split"].isin(SPLITS).all():
             raise InputError(f"comments: column 'split' holds something other than {SPLITS}")
-        table = self.table[_COLUMNS].astype({"toxic": np.int8}).reset_index(drop=True)
+        table = self.table[columns].reset_index(drop=True)
+        if "toxic" in columns:
+            table = table.astype({"toxic": np.int8})
         object.__setattr__(self, "table", table)
 
     def __len__(self) -> int:
@@ -69,8 +74,15 @@ class Comments:
         return (self.table["prompt"] + self.table["completion"]).tolist()
 
     @property
+    def labelled(self) -> bool:
+        """Whether somebody has said of each whether it is toxic."""
+        return "toxic" in self.table.columns
+
+    @property
     def labels(self) -> NDArray[np.int64]:
-        """[n] int64: 1 = toxic, 0 = not."""
+        """[n] int64: 1 = toxic, 0 = not; `InputError` where there are none."""
+        if not self.labelled:
+            raise InputError("these are prompts without labels; expected labelled comments")
         return self.table["toxic"].to_numpy(np.int64)
 
     def save(self, folder: Path) -> None:
@@ -81,7 +93,8 @@ class Comments:
     def load(cls, folder: Path) -> Comments:
         """Read what `save` wrote; `InputError` when a prompt is in two splits."""
         comments = cls(pd.read_parquet(folder / _FILE))
-        splits = comments.table.groupby("prompt")["split"].nunique()
+        opened = comments.table[comments.table["prompt"] != ""]  # without one, texts share nothing
+        splits = opened.groupby("prompt")["split"].nunique()
         if (splits > 1).any():
             raise InputError(
                 f"{folder / _FILE}: {(splits > 1).sum()} prompts are in more than one split; "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from irl_exp.config import InputError
 
@@ -72,6 +73,12 @@ class Demonstrations:
             [name] * len(rows),
         )
 
+    @property
+    def group_ids(self) -> NDArray[np.int64]:
+        """[n] int64: equal for rows of one prompt; a row without a prompt stands for itself."""
+        names = [prompt or f"\x00{row}" for row, prompt in enumerate(self.prompts)]
+        return pd.factorize(np.array(names, dtype=object))[0].astype(np.int64)
+
     def aligned_texts(self) -> tuple[list[str], list[str]]:
         """(prompts, completions) of the aligned policy, n*k each: scores reshape to [n, k]."""
         return self._flat(self.aligned)
@@ -122,7 +129,8 @@ class Demonstrations:
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise InputError(f"{path} has no column {missing}; it has {list(table.columns)}")
-        splits = table.groupby("prompt")["split"].nunique()
+        opened = table[table["prompt"] != ""]  # pairs without a prompt share nothing
+        splits = opened.groupby("prompt")["split"].nunique()
         if (splits > 1).any():
             raise InputError(
                 f"{path}: {(splits > 1).sum()} prompts are in more than one split; "

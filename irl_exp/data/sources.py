@@ -120,7 +120,7 @@ def _labelled(rows: Records, source: str, columns: Columns) -> Labelled:
     for place, record in rows:
         text = _text_of(record, columns.text, place)
         prompt = _text_of(record, columns.prompt, place) if columns.prompt else ""
-        values = [_field(record, name, place) for name in columns.labels]
+        values = [field(record, name, place) for name in columns.labels]
         judged = [
             judge(value, f"{place}: {name!r}")
             for name, value in zip(columns.labels, values, strict=True)
@@ -202,15 +202,20 @@ def _kind(value: object) -> str:
 
 
 def _text_of(record: dict[str, object], name: str, place: str) -> str:
-    text = _field(record, name, place)
-    if not isinstance(text, str):
-        raise InputError(f"{place}: {name!r} is {_kind(text)}; expected a text")
-    if _HALF.search(text):
-        raise InputError(f"{place}: {name!r} holds half a character; expected Unicode")
-    return text
+    return text_of(field(record, name, place), f"{place}: {name!r}")
 
 
-def _field(record: dict[str, object], name: str, place: str) -> object:
+def text_of(value: object, place: str) -> str:
+    """A field that is to be a text, exactly as it stands; InputError where it is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{place} is {_kind(value)}; expected a text")
+    if _HALF.search(value):
+        raise InputError(f"{place} holds half a character; expected Unicode")
+    return value
+
+
+def field(record: dict[str, object], name: str, place: str) -> object:
+    """A column of a record; a dotted name reaches into nested ones."""
     if name in record:  # before the dots are taken apart: a column may have a dot in its name
         return record[name]
     value: object = record

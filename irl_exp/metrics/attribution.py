@@ -137,18 +137,21 @@ def by_word(
     return table.sort_values(["mean", "word"], ignore_index=True)
 
 
-def side_by_side(recovered: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+def side_by_side(recovered: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
     """Two tables of `by_word`, of one and the same texts, as one.
 
     Returns:
-        `word`, `count`, `recovered`, `recovered_low`, `recovered_high`, and the same of `truth`;
-        the word with the lowest effect on R̂ first.
+        `word`, `count`, `recovered`, `recovered_low`, `recovered_high`, and the same of `truth` if
+        there is one; the word with the lowest effect on R̂ first.
     """
     both = []
     for name, table in (("recovered", recovered), ("truth", truth)):
-        both.append(
-            table.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
-        )
+        if table is not None:
+            both.append(
+                table.rename(columns={"mean": name, "low": f"{name}_low", "high": f"{name}_high"})
+            )
+    if truth is None:
+        return both[0]
     return both[0].merge(both[1], on=["word", "count"], validate="one_to_one")
 
 

@@ -4,6 +4,7 @@ T = 1, no top-k, no top-p, no minimum length: the distribution that completions 
 the one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from irl_exp import processes
 from irl_exp.models import language_model
@@ -83,7 +84,8 @@ class NetworkPolicy:
             prompt = _to(
                 language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device
             )
-            completion = sample_tokens(
+            draw = sample_tokens if _shares_caches(self.model) else sample_by_library
+            completion = draw(
                 self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
             )
             texts += decode(self.model, completion[0])
@@ -157,6 +159,45 @@ def sample_tokens(
                 alive = alive[alive]
         step = token.unsqueeze(1)
     return ids[:, : t + 1], written[:, : t + 1]
+
+
+def _shares_caches(model: LanguageModel) -> bool:
+    """Whether rows that have ended can be left behind: keys and values are kept, and positions."""
+    known = inspect.signature(model.network.forward).parameters
+    return {"position_ids", "past_key_values", "logits_to_keep"} <= known.keys()
+
+
+@torch.no_grad()
+def sample_by_library(
+    model: LanguageModel,
+    prompt: tuple[Tensor, Tensor],
+    max_new_tokens: int,
+    generator: torch.Generator,
+    greedy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`sample_tokens` of any other architecture, by transformers' own loop, a row at a time:
+    padding on the left would be text to it."""
+    tokenizer, rows = model.tokenizer, []
+    device = prompt[0].device
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    settings = GenerationConfig(
+        do_sample=not greedy,
+        **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    # The library draws from the global generator: seed it inside a fork, leave none changed.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for ids, mask in zip(*prompt, strict=True):
+            before = ids[mask.bool()].unsqueeze(0)
+            written = model.network.generate(  # type: ignore[operator]
+                before, attention_mask=torch.ones_like(before), generation_config=settings
+            )
+            rows.append(written[0, before.shape[1] :].tolist())
+    completions = language_model.pad(rows, tokenizer.pad_token_id, side="right")
+    return completions[0].to(device), completions[1].to(device)
 
 
 class _Draws:

@@ -1,5 +1,7 @@
 """Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
 
+import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from irl_exp import processes
+from irl_exp import hub, processes
 from irl_exp.config import InputError, ScratchModel
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
@@ -44,6 +46,11 @@ class LanguageModel:
         """Longest sequence, in tokens, that the network can read."""
         limit = getattr(self.network.config, "max_position_embeddings", None)
         return int(limit or self.tokenizer.model_max_length)
+
+    @property
+    def chats(self) -> bool:
+        """Whether its tokenizer has a template for what a user says and what it answers."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
@@ -90,7 +97,7 @@ def build(config: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -
 
 
 def load(folder: Path) -> LanguageModel:
-    """The checkpoint in a folder, in float32, on the CPU.
+    """The checkpoint in a folder, in float32, on the CPU; an adapter merged into what it adapts.
 
     A tokenizer without a pad token of its own gets one: padding that is also a text token or the
     end of a sequence would be read as text.
@@ -104,8 +111,19 @@ def load(folder: Path) -> LanguageModel:
     ensure_pad_token(tokenizer, network)
     use_eager_attention(network)
     model = LanguageModel(network.eval(), tokenizer)
-    _require_plain_head(model, folder)
+    network.plain_head = _has_plain_head(model, folder)  # type: ignore[assignment]
     return model
+
+
+def require_plain_head(network: PreTrainedModel) -> None:
+    """InputError where an architecture transforms its logits after the output layer: it can be
+    asked what it thinks of a text, and is not trained."""
+    if not getattr(network, "plain_head", True):
+        raise InputError(
+            f"{network.config.model_type}: this architecture transforms its logits after the "
+            "output layer and cannot be trained here; expected plain logits (GPT-NeoX, Llama, "
+            "GPT-2, Qwen and the like)"
+        )
 
 
 def read_checkpoint(
@@ -119,9 +137,12 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {expected}")
-    # The library would load an adapter on top of the weights, and save it without them.
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: holds an adapter; expected {expected}, the adapter merged in")
+    if (folder / ADAPTER_FILE).is_file():
+        # The library would load an adapter on top of the weights, and save it without them.
+        if auto is not AutoModelForCausalLM:
+            merged = "the adapter merged in"
+            raise InputError(f"{folder}: holds an adapter; expected {expected}, {merged}")
+        return _merged(folder, expected)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: a folder without config.json; expected {expected}")
     try:
@@ -216,9 +237,26 @@ def completion_log_probs(
     Returns [n, T]; 0 at padding.
     """
     ids, real = completion[0], completion[1].bool()
+    if not getattr(network, "plain_head", True):
+        return _log_probs_by_logits(network, prompt, completion)
     states = completion_states(network, prompt, completion)
     result = torch.zeros(ids.shape, device=ids.device)
     result[real] = token_log_probs(network.get_output_embeddings(), states, ids[real])
+    return result
+
+
+def _log_probs_by_logits(
+    network: PreTrainedModel, prompt: tuple[Tensor, Tensor], completion: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The same of any architecture, a row at a time: without padding none has to be told of it."""
+    result = torch.zeros(completion[0].shape, device=completion[0].device)
+    for row in range(len(result)):
+        before = prompt[0][row][prompt[1][row].bool()]
+        after = completion[0][row][completion[1][row].bool()]
+        ids = torch.cat([before, after]).unsqueeze(0)
+        logits = network(input_ids=ids).logits[0, len(before) - 1 : -1].float()
+        chosen = logits.log_softmax(-1).gather(1, after.unsqueeze(1)).squeeze(1)
+        result[row, : len(after)] = chosen
     return result
 
 
@@ -257,6 +295,7 @@ def encode_prompts(
 def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list[list[int]]:
     """The tokens of each prompt, with `room` tokens left in the context.
 
+    A tokenizer with a chat template makes it a user's turn, after which it is the model's.
     Longer prompts lose their beginning. An empty prompt becomes one end-of-sequence token.
     """
     limit = model.context - room
@@ -266,7 +305,18 @@ def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list
             f"in a context of {model.context}"
         )
     eos = model.tokenizer.eos_token_id
-    return [row[-limit:] or [eos] for row in token_ids(model, prompts)]
+    rows = chat_rows(model, prompts) if model.chats else token_ids(model, prompts)
+    return [row[-limit:] or [eos] for row in rows]
+
+
+def chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each prompt as what a user says, by the tokenizer's chat template. Templates
+    are text with gaps; the library fills them where they can touch nothing else (a sandbox)."""
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    rows: list[list[int]] = model.tokenizer.apply_chat_template(  # type: ignore[assignment]
+        turns, tokenize=True, add_generation_prompt=True, return_dict=False
+    )
+    return rows
 
 
 def encode_completions(
@@ -309,16 +359,73 @@ def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _require_plain_head(model: LanguageModel, folder: Path) -> None:
-    """token_log_probs takes logits = head(body): refuse the architectures that do more."""
+def _has_plain_head(model: LanguageModel, folder: Path) -> bool:
+    """Whether logits are what the output layer makes of the body's states, and nothing more."""
     ids = torch.tensor([[model.tokenizer.eos_token_id] * 2])
     network = model.network
     expected = network(input_ids=ids).logits
-    plain = network.get_output_embeddings()(hidden_states(network, ids, torch.ones_like(ids)))
     if not torch.isfinite(expected).all():
         raise InputError(f"{folder}: its logits are not finite; expected sound weights")
-    if not torch.allclose(expected, plain, atol=1e-3, rtol=1e-3):
+    head = network.get_output_embeddings()
+    if head is None or not takes_positions(network):
+        return False
+    plain = head(hidden_states(network, ids, torch.ones_like(ids)))
+    return torch.allclose(expected, plain, atol=1e-3, rtol=1e-3)
+
+
+def takes_positions(network: PreTrainedModel) -> bool:
+    """Whether the network is told where each token stands, so that padding on the left is none."""
+    return "position_ids" in inspect.signature(network.forward).parameters
+
+
+# --- adapters -------------------------------------------------------------------------------------
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+def adapter_identity(path: str) -> dict[str, str]:
+    """What decides a checkpoint beside its own files: the folder that it adapts, by its content. An
+    adapter of a hub id counts by that id; {} for what adapts nothing."""
+    if not (Path(path).expanduser() / ADAPTER_FILE).is_file():
+        return {}
+    base = hub.resolve(*_adapted(Path(path).expanduser()), "model")
+    return {"base": json.dumps(base.identity)}
+
+
+def _adapted(folder: Path) -> tuple[str, str | None]:
+    """Path or hub id, and revision, of what an adapter adapts."""
+    try:
+        facts = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        path, revision = facts.get("base_model_name_or_path"), facts.get("revision")
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{folder}: this architecture transforms its logits after the output layer; "
-            "expected plain logits (GPT-NeoX, Llama, GPT-2, Qwen and the like)"
-        )
+            f"{folder / ADAPTER_FILE}: damaged; expected an adapter's facts"
+        ) from error
+    if not isinstance(path, str) or not path:
+        raise InputError(f"{folder / ADAPTER_FILE}: does not say what it adapts; expected a path")
+    return path, revision
+
+
+def _merged(folder: Path, expected: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal language model that an adapter makes of another, with its own tokenizer if it has
+    one."""
+    from peft import PeftModel  # takes a second that most runs need not wait
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder}: an adapter without adapter_model.safetensors; expected it")
+    path, revision = _adapted(folder)
+    try:
+        base = hub.resolve(path, revision, "model").folder()
+    except InputError as error:
+        raise InputError(f"{folder}: what it adapts cannot be read: {error}") from error
+    network, tokenizer = read_checkpoint(AutoModelForCausalLM, base, expected)
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    embeddings = network.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:  # type: ignore[operator]
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    try:
+        merged = PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+    except Exception as error:  # what a damaged or foreign adapter raises has no common base
+        raise InputError(f"{folder}: expected an adapter of {path}: {_reason(error)}") from error
+    return merged, tokenizer

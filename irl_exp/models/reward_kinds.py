@@ -1,7 +1,7 @@
 """The kinds of rewards besides networks: closed forms, likelihoods, and sums of other rewards."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,16 +65,12 @@ class LogRatioReward:
         self.reference.save(folder / "reference")
         return {"beta": self.beta, "max_new_tokens": self.max_new_tokens}
 
-    @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        scores = []
-        for prompt, completion in _batches(self, prompts, completions):
-            ours, theirs = (
-                language_model.completion_log_probs(model.network, prompt, completion).sum(-1)
-                for model in (self.aligned, self.reference)
-            )
-            scores.append((self.beta * (ours - theirs)).cpu())
-        return torch.cat(scores)
+        ours, theirs = (
+            _log_likelihoods(model, prompts, completions, self.max_new_tokens, self.batch_size)[0]
+            for model in (self.aligned, self.reference)
+        )
+        return self.beta * (ours - theirs)
 
 
 @dataclass(frozen=True)
@@ -90,30 +86,48 @@ class LikelihoodReward:
         self.reference.save(folder / "reference")
         return {"max_new_tokens": self.max_new_tokens}
 
-    @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        scores = []
-        for prompt, completion in _batches(self, prompts, completions):
-            network = self.reference.network
-            log_probs = language_model.completion_log_probs(network, prompt, completion)
-            scores.append((log_probs.sum(-1) / completion[1].sum(-1)).cpu())
-        return torch.cat(scores)
+        room, size = self.max_new_tokens, self.batch_size
+        return likelihood(self.reference, prompts, completions, room, size)
 
 
-def _batches(
-    reward: LogRatioReward | LikelihoodReward, prompts: Sequence[str], completions: Sequence[str]
-) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """Encoded prompts and completions, ids and mask each, on the device of the reference."""
-    model, room = reward.reference, reward.max_new_tokens
+def likelihood(
+    model: language_model.LanguageModel,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    room: int,
+    batch_size: int,
+) -> Tensor:
+    """Mean log-probability of each completion's tokens under a model, in nats: float32 [n]."""
+    total, tokens = _log_likelihoods(model, prompts, completions, room, batch_size)
+    return total / tokens
+
+
+@torch.no_grad()
+def _log_likelihoods(
+    model: language_model.LanguageModel,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    room: int,
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Of n completions under a model, by its own tokens: log pi(y|x) in nats, and how many tokens
+    these are; float32 and int64 [n], on the CPU."""
     device = next(model.network.parameters()).device
-    for start in range(0, len(prompts), reward.batch_size):
-        span = slice(start, start + reward.batch_size)
-        prompt = language_model.encode_prompts(model, prompts[span], room)
-        completion = language_model.encode_completions(model, completions[span], room)
-        yield (
-            (prompt[0].to(device), prompt[1].to(device)),
-            (completion[0].to(device), completion[1].to(device)),
+    found, counts = [], []
+    for start in range(0, len(prompts), batch_size):
+        span = slice(start, start + batch_size)
+        prompt, completion = (
+            (ids.to(device), mask.to(device))
+            for ids, mask in (
+                language_model.encode_prompts(model, prompts[span], room),
+                language_model.encode_completions(model, completions[span], room),
+            )
         )
+        log_probs = language_model.completion_log_probs(model.network, prompt, completion)
+        found.append(log_probs.sum(-1).cpu())
+        counts.append(completion[1].sum(-1).cpu())
+    return torch.cat(found), torch.cat(counts)
 
 
 @dataclass(frozen=True)

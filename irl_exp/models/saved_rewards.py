@@ -17,7 +17,16 @@ from irl_exp.models.reward_kinds import (
     PlantedReward,
     Terms,
 )
-from irl_exp.models.reward_model import Facts, NormalizedReward, Reward
+from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Reward
+
+
+def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
+    """A reward of ours by its reward.json, or a network with one output, higher = better."""
+    if (folder / REWARD_FILE).is_file():
+        return load_reward(folder, batch_size, device)
+    reward = load_network_reward(folder, batch_size)
+    reward.network.to(device)  # type: ignore[arg-type]
+    return reward
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:

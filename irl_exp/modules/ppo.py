@@ -50,6 +50,7 @@ def align(
     batches = [rows.tolist() for rows in indices[:wanted].split(config.batch_size)]
 
     policy = generation.load_network(reference)
+    language_model.require_plain_head(policy.network)
     trainable.restrict(
         policy.network, config.trainable, config.last_layers, config.lora_rank, order
     )

@@ -55,6 +55,7 @@ def align(
     samples = expert.sample(prompts, config.k, generator)
     batches = LengthBatches(samples.lengths.flatten().tolist(), config.batch_size, order)
     policy = generation.load_network(reference)
+    language_model.require_plain_head(policy.network)
 
     module = Raft(config, policy, before, reward, max_new_tokens, generator)
     fit(

@@ -87,6 +87,7 @@ def oracle(problem: Problem) -> NetworkReward:
     is preferred: with the logistic loss what is learned is R*/beta up to a constant per prompt,
     from the expected preferences and not from a draw of them.
     """
+    assert problem.truth is not None  # validation.not_applicable says so before
     truth = load_normalized(problem.truth, problem.trainer.score_batch_size, problem.device)
     m = 2 * problem.demonstrations.k
 

@@ -7,6 +7,7 @@ from irl_exp.solvers.problem import Problem
 
 
 def solve(problem: Problem) -> LogRatioReward:
+    assert problem.aligned is not None  # validation.not_applicable says so before
     aligned, reference = (
         language_model.load(folder) for folder in (problem.aligned, problem.reference)
     )

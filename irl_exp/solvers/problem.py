@@ -17,7 +17,8 @@ from irl_exp.models.network_reward import NetworkReward
 class Problem:
     """Demonstrations, and the folders of what they came from.
 
-    `reference` and `aligned` are policy folders; `truth` is R*'s folder, for the oracle alone.
+    `reference` and `aligned` are policy folders (None: nobody can ask the aligned one, its texts
+    are all there is); `truth` is R*'s folder, for the oracle alone (None: nobody knows it).
     `kl_coef` is the beta of RLHF. Curves are written into `folder`. `initialization` and `order`
     are seeds: of a new head's weights, and of all else that is drawn. `traced` are texts whose
     scores are wanted after each epoch (modules/trace.py).
@@ -26,8 +27,8 @@ class Problem:
     config: SolverConfig
     demonstrations: Demonstrations
     reference: Path
-    aligned: Path
-    truth: Path
+    aligned: Path | None
+    truth: Path | None
     kl_coef: float
     max_new_tokens: int
     trainer: TrainerConfig

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from irl_exp import hub
 from irl_exp.config import (
     BestOfNConfig,
+    CheckpointRLHF,
     DPOConfig,
     GroupConfig,
     PPOConfig,
@@ -16,7 +18,7 @@ from irl_exp.config import (
     TiltedConfig,
 )
 from irl_exp.data.comments import Comments
-from irl_exp.models import policies
+from irl_exp.models import language_model, policies
 from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.modules import ppo, raft, trl_trainers
 from irl_exp.steps.bench import Bench, derive, write_summary
@@ -61,6 +63,22 @@ def align(
             f"{label} stopped early at {stopped}; what follows describes that policy"
         )
     return artifact
+
+
+def take(bench: Bench) -> Artifact | None:
+    """The same artifact, of a checkpoint that somebody else has aligned; None without one."""
+    config = bench.config.rlhf
+    assert isinstance(config, CheckpointRLHF)
+    if config.path is None:
+        return None
+    source = hub.resolve(config.path, config.revision, "model")
+
+    def compute(folder: Path) -> None:
+        language_model.load(source.folder()).save(folder)
+        policies.save_policy(folder, "network")
+
+    identity = source.identity | language_model.adapter_identity(source.path)
+    return bench.do("take", 1, compute, config=identity, inputs={}, seed=0, label="align")
 
 
 def _choose(

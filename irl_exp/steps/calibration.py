@@ -5,29 +5,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
+from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement
 from irl_exp.metrics.statistics import cluster_bootstrap
 from irl_exp.models.reward_model import Facts, Normalizer, Reward
-from irl_exp.steps.pretrain import calibration_texts
+from irl_exp.steps.pretrain import CALIBRATION_FILE
 from irl_exp.store import Artifact
 
 
+def unit_texts(reference: Artifact, pairs: Artifact | None) -> tuple[list[str], list[str]]:
+    """(prompts, completions) of the reference that fix a reward's unit: of calibration prompts, and
+    where all that it wrote is in a file of pairs, those of the validation split."""
+    path = reference.path / CALIBRATION_FILE
+    if path.is_file():
+        table = pd.read_parquet(path)
+        return table["prompt"].tolist(), table["completion"].tolist()
+    assert pairs is not None
+    return Demonstrations.load(pairs.path).split("validation").reference_texts()
+
+
 def save_calibrated(
-    reward: Reward, folder: Path, comments: Comments, reference: Artifact, origin: dict[str, Any]
+    reward: Reward,
+    folder: Path,
+    comments: Comments,
+    texts: tuple[list[str], list[str]],
+    origin: dict[str, Any],
 ) -> Facts:
-    """Save a reward with its threshold, from the labels of the calibration split, and its unit,
-    from the reference's completions of calibration prompts."""
-    calibration = comments.split("calibration")
-    scores = reward.score(calibration.table["prompt"].tolist(), calibration.completions)
+    """Save a reward with its unit, from `texts` of the reference, and its threshold, from the
+    labels of the calibration split (without labels it has none)."""
+    threshold = None
+    if comments.labelled:
+        calibration = comments.split("calibration")
+        scores = reward.score(calibration.table["prompt"].tolist(), calibration.completions)
+        threshold = agreement.fit_threshold(scores.numpy(), calibration.labels)
     facts = Facts(
         kind=reward.kind,
-        normalizer=Normalizer.fit(reward.score(*calibration_texts(reference))),
+        normalizer=Normalizer.fit(reward.score(*texts)),
         origin=origin,
-        threshold=agreement.fit_threshold(scores.numpy(), calibration.labels),
+        threshold=threshold,
         extra=reward.save(folder),
     )
     facts.save(folder)

@@ -5,10 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from irl_exp import hub
-from irl_exp.config import DatasetConfig, FileDataset, HubDataset, SyntheticDataset, TableDataset
-from irl_exp.data import comments, sources, synthetic
+from irl_exp.config import (
+    CommentsDataset,
+    Config,
+    DatasetConfig,
+    FileDataset,
+    FileDemonstrations,
+    HubDataset,
+    InputError,
+    PromptsDataset,
+    SyntheticDataset,
+    TableDataset,
+)
+from irl_exp.data import comments, given, sources, synthetic
 from irl_exp.data.sources import Columns, Labelled
 from irl_exp.hub import Source
 from irl_exp.steps.bench import Bench, derive, write_summary
@@ -18,11 +30,18 @@ VERSION = 1
 
 
 def curate(bench: Bench) -> Artifact:
-    """Artifact: `comments.parquet`, and how many comments each rule dropped."""
+    """Artifact: `comments.parquet`, and how many comments each rule dropped. Prompts without labels
+    are kept as they are; with them what the pairs' file says after them, if they are from there."""
     dataset, seed = bench.config.dataset, bench.config.seeds.data
     source = _source(dataset)
 
     def compute(folder: Path) -> None:
+        if isinstance(dataset, PromptsDataset):
+            prompts, counts = _prompts(bench.config, dataset, seed)
+            prompts.save(folder)
+            write_summary(folder, counts)
+            return
+        assert isinstance(dataset, CommentsDataset)
         found = _read(dataset, source, seed)
         curated, counts = comments.curate(
             found.texts,
@@ -41,7 +60,12 @@ def curate(bench: Bench) -> Artifact:
         write_summary(folder, counts)
 
     artifact = bench.do(
-        "curate", VERSION, compute, config=_identity(dataset, source), inputs={}, seed=seed
+        "curate",
+        VERSION,
+        compute,
+        config=_identity(bench.config, source),
+        inputs={},
+        seed=seed,
     )
     bench.report(artifact)
     bench.tracker.note(data=artifact.fingerprint)
@@ -75,10 +99,60 @@ def _read(dataset: DatasetConfig, source: Source | None, seed: int) -> Labelled:
     return Labelled([text for text, _ in made], [toxic for _, toxic in made])
 
 
-def _identity(dataset: DatasetConfig, source: Source | None) -> dict[str, Any]:
+def _prompts(
+    config: Config, dataset: PromptsDataset, seed: int
+) -> tuple[comments.Comments, dict[str, float]]:
+    """Split by the text of the prompt alone, so that the pairs of a file are split in the same way
+    (steps/demonstrate.py). Rows in a random order, so that the first of a split are a sample."""
+    pairs = config.demonstrations
+    if dataset.path:
+        keys = prompts = given.read_prompts(dataset.path, dataset.prompt_column)
+        completions = [""] * len(prompts)
+    else:
+        assert isinstance(pairs, FileDemonstrations)
+        found = given.read_pairs(
+            pairs.path, pairs.prompt_column, pairs.aligned_column, pairs.reference_column
+        )
+        written = [
+            (given.key_of(found, row), found.prompts[row], text)
+            for row in range(len(found.prompts))
+            for text in (*found.aligned[row], *found.reference[row])
+        ]
+        keys, prompts, completions = (list(column) for column in zip(*written, strict=True))
+    shares = asdict(dataset.shares)
+    drawn = [given.split_of(key, shares, seed) for key in keys]
+    table = pd.DataFrame({"prompt": prompts, "completion": completions})
+    table = table.assign(split=[split for split, _ in drawn], order=[order for _, order in drawn])
+    table = table.sort_values("order", kind="stable")
+    counts: dict[str, float] = {"comments/read": len(table)}
+    if dataset.size is not None:
+        table = table[table["order"].isin(table["order"].drop_duplicates()[: dataset.size])]
+    counts |= {"comments/kept": len(table)}
+    found_prompts = comments.Comments(table)
+    for name in comments.SPLITS:
+        part = found_prompts.split(name)
+        if not len(part):
+            raise InputError(
+                f"the {name} split gets none of {len(table)} prompts; expected more of them, or a "
+                f"larger dataset.shares.{name}"
+            )
+        counts[f"comments/{name}"] = len(part)
+        counts[f"comments/{name}_prompts"] = len(part.prompts)
+    return found_prompts, counts
+
+
+def _identity(config: Config, source: Source | None) -> dict[str, Any]:
     """What decides the comments: a file by its content, not by where it lies."""
+    dataset, pairs = config.dataset, config.demonstrations
     facts = asdict(dataset)
     del facts["max_new_tokens"]  # belongs to the policies
-    if isinstance(dataset, FileDataset):
+    if isinstance(dataset, PromptsDataset):
+        facts["path"] = dataset.path and content_digest(Path(dataset.path).expanduser())
+        if not dataset.path and isinstance(pairs, FileDemonstrations):
+            facts["pairs"] = asdict(pairs) | {
+                "path": content_digest(Path(pairs.path).expanduser()),
+                "shares": None,  # its own are the data set's
+            }
+    elif isinstance(dataset, FileDataset):
         facts["path"] = content_digest(Path(dataset.path).expanduser())
     return facts | (source.identity if source else {})

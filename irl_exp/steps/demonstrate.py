@@ -6,14 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from irl_exp.config import STEPS, DemonstrationsConfig, InputError
+from irl_exp.config import (
+    STEPS,
+    CommentsDataset,
+    FileDemonstrations,
+    InputError,
+    SampledDemonstrations,
+)
+from irl_exp.data import given
 from irl_exp.data.comments import Comments
-from irl_exp.data.pairs import Demonstrations
+from irl_exp.data.pairs import SPLITS, Demonstrations
 from irl_exp.models import policies
-from irl_exp.steps.bench import Bench, derive, read_summary
-from irl_exp.store import Artifact
+from irl_exp.steps.bench import Bench, derive, read_summary, write_summary
+from irl_exp.store import Artifact, content_digest
 
 VERSION = 2
+# Pairs of a split of a file, below which nothing can be said of it.
+FEWEST = 2
 # What a reader of the results must know, of each contrast but the true one.
 NOTHING_TO_FIND = {
     "placebo": "what recovery learned from as the expert's was written by the reference",
@@ -23,24 +32,28 @@ NOTHING_TO_FIND = {
 
 def require_prompts(bench: Bench, comments: Artifact) -> None:
     """Refuse a study that will ask for more prompts than there are, before it starts to compute."""
-    if bench.config.until in STEPS[: STEPS.index("demonstrate")]:
+    config = bench.config.demonstrations
+    if bench.config.until in STEPS[: STEPS.index("demonstrate")] or not isinstance(
+        config, SampledDemonstrations
+    ):
         return
     counts = read_summary(comments.path)
     short = [
         f"{key}={n}: the {split} split has {available}"
-        for split, (key, n) in _wanted(bench.config.demonstrations).items()
-        if n > (available := int(counts[f"comments/{split}_prompts"]))
+        for split, (key, n) in _wanted(config).items()
+        if n is not None and n > (available := int(counts[f"comments/{split}_prompts"]))
     ]
     if short:
-        words = bench.config.dataset.prompt_words
-        raise InputError(
-            f"{'; '.join(short)} prompts; expected no more than that (comments with the same first "
-            f"dataset.prompt_words={words} words share a prompt)"
-        )
+        dataset, why = bench.config.dataset, ""
+        if isinstance(dataset, CommentsDataset):
+            words = f"dataset.prompt_words={dataset.prompt_words} words"
+            why = f" (comments with the same first {words} share a prompt)"
+        raise InputError(f"{'; '.join(short)} prompts; expected no more than that{why}")
 
 
-def _wanted(config: DemonstrationsConfig) -> dict[str, tuple[str, int]]:
-    """Split -> the key that says how many of its prompts are asked for, and that number."""
+def _wanted(config: SampledDemonstrations) -> dict[str, tuple[str, int | None]]:
+    """Split -> the key that says how many of its prompts are asked for, and that number (None: all
+    that there are)."""
     return {
         "train": ("demonstrations.prompts", config.prompts),
         "validation": ("demonstrations.validation_prompts", config.validation_prompts),
@@ -57,6 +70,7 @@ def demonstrate(
     test split is the same under all, so that numbers of different contrasts can be compared.
     """
     config, seed = bench.config.demonstrations, bench.config.seeds.demonstrations
+    assert isinstance(config, SampledDemonstrations)
     trainer = bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
 
@@ -64,8 +78,9 @@ def demonstrate(
         table = Comments.load(comments.path)
         prompts, splits = [], []
         for split, (_, n) in _wanted(config).items():
-            prompts += table.split(split).prompts[:n]
-            splits += [split] * n
+            chosen = table.split(split).prompts[:n]
+            prompts += chosen
+            splits += [split] * len(chosen)
 
         def sample(artifact: Artifact, purpose: str, count: int) -> list[list[str]]:
             """k completions of each of the first prompts."""
@@ -108,7 +123,52 @@ def demonstrate(
     return artifact
 
 
-def _identity(config: DemonstrationsConfig) -> dict[str, Any]:
+def read(bench: Bench) -> Artifact:
+    """The same artifact, of the pairs in a file; splits by prompt, or by pair where it has none."""
+    config, seed = bench.config.demonstrations, bench.config.seeds.data
+    assert isinstance(config, FileDemonstrations)
+
+    def compute(folder: Path) -> None:
+        found = given.read_pairs(
+            config.path, config.prompt_column, config.aligned_column, config.reference_column
+        )
+        shares = asdict(config.shares)
+        keys = [given.key_of(found, row) for row in range(len(found.prompts))]
+        drawn = [given.split_of(key, shares, seed) for key in keys]
+        places = [(SPLITS.index(split), order) for split, order in drawn]
+        rows = sorted(range(len(keys)), key=places.__getitem__)
+        splits = [drawn[row][0] for row in rows]
+        few = {split: n for split in SPLITS if (n := splits.count(split)) < FEWEST}
+        if few:
+            raise InputError(
+                f"{config.path} has {len(rows)} pairs, of which {few} fall to a split; expected at "
+                f"least {FEWEST} for each of {', '.join(SPLITS)}"
+            )
+        Demonstrations(
+            [found.prompts[row] for row in rows],
+            [found.aligned[row] for row in rows],
+            [found.reference[row] for row in rows],
+            splits,
+        ).save(folder)
+        counts = {f"pairs/{split}": splits.count(split) for split in SPLITS}
+        write_summary(folder, {**counts, "pairs/identical": found.identical})
+
+    artifact = bench.do(
+        "read_pairs",
+        1,
+        compute,
+        config=asdict(config) | {"path": content_digest(Path(config.path).expanduser())},
+        inputs={},
+        seed=seed,
+        label="demonstrate",
+    )
+    numbers = bench.report(artifact)
+    if count := numbers["pairs/identical"]:
+        bench.tracker.warn(f"{count} pairs were left out: both of their sides are the same")
+    return artifact
+
+
+def _identity(config: SampledDemonstrations) -> dict[str, Any]:
     """The true contrast goes without saying, as before there were others."""
     facts = asdict(config)
     if config.contrast == "aligned":

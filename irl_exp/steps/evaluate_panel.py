@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from irl_exp.config import SampledDemonstrations
 from irl_exp.data.comments import Comments
 from irl_exp.models import policies
 from irl_exp.steps.bench import Bench
@@ -22,7 +23,9 @@ def completions(bench: Bench, comments: Artifact, reference: Artifact) -> Artifa
     """What the reference writes after test prompts, from a seed that nothing drives: an artifact of
     its own, the same for all studies of one reference and one set of comments."""
     trainer, max_new_tokens = bench.config.trainer, bench.config.dataset.max_new_tokens
-    count = bench.config.demonstrations.test_prompts
+    demonstrations = bench.config.demonstrations
+    assert isinstance(demonstrations, SampledDemonstrations)
+    count = demonstrations.test_prompts
 
     def compute(folder: Path) -> None:
         policy = policies.load_policy(

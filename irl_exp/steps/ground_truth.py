@@ -12,7 +12,9 @@ from irl_exp.config import (
     ClosedFormGroundTruth,
     GroundTruthConfig,
     PlantedGroundTruth,
+    PromptsDataset,
     RandomGroundTruth,
+    RewardGroundTruth,
     TrainedGroundTruth,
     innermost,
 )
@@ -28,8 +30,7 @@ from irl_exp.models.saved_rewards import load_normalized, load_reward
 from irl_exp.modules.reward_modeling import RewardModeling, collate
 from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, write_summary
-from irl_exp.steps.calibration import bootstrap, save_calibrated
-from irl_exp.steps.pretrain import calibration_texts
+from irl_exp.steps.calibration import bootstrap, save_calibrated, unit_texts
 from irl_exp.store import Artifact
 
 VERSION = 2
@@ -37,10 +38,17 @@ VERSION = 2
 RARE = 0.01
 
 
-def fit_ground_truth(bench: Bench, comments: Artifact, reference: Artifact) -> Artifact:
-    """Artifact: a reward folder with threshold and unit. Its agreement with labels: to the run."""
+def fit_ground_truth(
+    bench: Bench, comments: Artifact, reference: Artifact, pairs: Artifact | None = None
+) -> Artifact:
+    """Artifact: a reward folder with threshold and unit. Its agreement with labels: to the run.
+
+    `pairs` are those of a file, if the reference is known by them alone.
+    """
     config, seed = bench.config.ground_truth, bench.config.seeds.policy
-    artifact = _fit(bench, config, comments, reference, seed, "ground_truth")
+    artifact = _fit(bench, config, comments, reference, seed, "ground_truth", pairs)
+    if isinstance(bench.config.dataset, PromptsDataset):
+        return artifact  # nobody says of a text what it is
     auc, low, high = _measure(bench, comments, artifact, "ground_truth")
     if not low > 0.5:
         bench.tracker.warn(
@@ -91,12 +99,13 @@ def _fit(
     reference: Artifact,
     seed: int,
     label: str,
+    pairs: Artifact | None = None,
 ) -> Artifact:
     """The reward, and before it the one that it is built on."""
     source = _source(config)
     base: Artifact | None = None
     if isinstance(config, PlantedGroundTruth):
-        base = _fit(bench, config.base, comments, reference, seed, f"{label}_base")
+        base = _fit(bench, config.base, comments, reference, seed, f"{label}_base", pairs)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
@@ -107,9 +116,10 @@ def _fit(
             reward: Reward = PlantedReward(driver, Terms(**_planted(config)))
         else:
             reward = _reward(bench, config, table, reference, source, folder, seed)
-        save_calibrated(reward, folder, table, reference, origin={"ground_truth": config.name})
+        unit = unit_texts(reference, pairs)
+        save_calibrated(reward, folder, table, unit, origin={"ground_truth": config.name})
 
-    inputs = {"comments": comments, "reference": reference}
+    inputs = {"comments": comments, "reference": reference} | ({"pairs": pairs} if pairs else {})
     return bench.do(
         "ground_truth",
         VERSION,
@@ -123,7 +133,7 @@ def _fit(
 
 def _look_for(bench: Bench, config: PlantedGroundTruth, reference: Artifact) -> None:
     """How often the reference meets what is planted: what it never writes, RLHF cannot find."""
-    prompts, completions = calibration_texts(reference)
+    prompts, completions = unit_texts(reference, None)
     shares = Terms(**_planted(config)).shares(prompts, completions)
     bench.tracker.summarize({f"planted/{name}_share": share for name, share in shares.items()})
     for name, share in shares.items():
@@ -182,7 +192,7 @@ def _measure(
 
 
 def _source(config: GroundTruthConfig) -> Source | None:
-    if isinstance(config, ClassifierGroundTruth):
+    if isinstance(config, ClassifierGroundTruth | RewardGroundTruth):
         return hub.resolve(config.path, config.revision, "model")
     return None
 
@@ -204,6 +214,10 @@ def _reward(
         reward = network_reward.from_classifier(source.folder(), config.toxic_label, batch)
         reward.network.to(bench.device)  # type: ignore[arg-type]
         return reward
+    if isinstance(config, RewardGroundTruth):
+        assert source is not None
+        batch = bench.config.trainer.score_batch_size
+        return saved_rewards.load_any(source.folder(), batch, bench.device)
     if isinstance(config, RandomGroundTruth):
         head = torch.Generator().manual_seed(derive(seed, "head"))
         batch = bench.config.trainer.score_batch_size

@@ -49,11 +49,11 @@ def identify(
     comments: Artifact,
     pairs: Artifact,
     reference: Artifact,
-    truth: Artifact,
+    truth: Artifact | None,
     recovered: Artifact,
 ) -> Artifact:
     """Artifact: the numbers recovery/...identified..., placebo/... and shuffled/..., and
-    `identified.parquet`, a row a held-out pair."""
+    `identified.parquet`, a row a held-out pair. Without R* nobody knows whether they are right."""
     config, trainer = bench.config.evaluation, bench.config.trainer
 
     def compute(folder: Path) -> None:
@@ -66,6 +66,8 @@ def identify(
 
         table = _texts(demonstrations.split("test"), rows, first, second)
         for name, artifact in (("truth", truth), ("recovered", recovered)):
+            if artifact is None:
+                continue
             reward = load_normalized(artifact.path, trainer.score_batch_size, bench.device)
             prompts, *ends = (table[c].tolist() for c in ("prompt", "first", "second"))
             scores = [reward.score(prompts, end).numpy().astype(np.float64) for end in ends]
@@ -80,9 +82,7 @@ def identify(
         numbers: dict[str, Value] = {"recovery/held_out_pairs": len(table)}
         numbers |= _identified(config, table, rows)
         numbers |= _certified(config, rewards, pools)
-        test = Comments.load(comments.path).split("test")
-        held_out = features.texts(test.table["prompt"].tolist(), test.completions).numpy()
-        labelled = (held_out, test.labels)
+        labelled = _labelled(features, Comments.load(comments.path).split("test"))
         for name, noise in (("placebo", _placebo), ("shuffled", _shuffled)):
             asked = deltas[:CONTROL_PAIRS]
             numbers |= _control(config, name, noise, features.train, asked, labelled)
@@ -110,6 +110,13 @@ def identify(
     bench.report(artifact)
     shutil.copyfile(artifact.path / IDENTIFIED_FILE, bench.tracker.folder / IDENTIFIED_FILE)
     return artifact
+
+
+def _labelled(features: Features, test: Comments) -> tuple[Floats, NDArray[np.int64]] | None:
+    """Held-out comments and their labels, if somebody has given them any."""
+    if not test.labelled:
+        return None
+    return features.texts(test.table["prompt"].tolist(), test.completions).numpy(), test.labels
 
 
 # --- held-out pairs -------------------------------------------------------------------------------
@@ -159,16 +166,21 @@ def _identified(config: EvaluationConfig, table: pd.DataFrame, rows: Places) -> 
         return lambda signs, differences: identification(signs, differences)[name]
 
     fraction, accuracy = share("identified_fraction"), share("identified_accuracy")
+    # How many are identified is the same whatever they are held against.
+    known = "truth" if "truth" in table else "recovered"
     questions: dict[str, tuple[Callable[[Floats, Floats], float], str, str]] = {
-        "identified_fraction": (fraction, "sign", "truth"),
+        "identified_fraction": (fraction, "sign", known),
         "identified_accuracy": (accuracy, "sign", "truth"),
-        "ambiguous_fraction": (share("ambiguous_fraction"), "sign", "truth"),
-        "jointly_identified_fraction": (fraction, "joint_sign", "truth"),
+        "ambiguous_fraction": (share("ambiguous_fraction"), "sign", known),
+        "jointly_identified_fraction": (fraction, "joint_sign", known),
         "jointly_identified_accuracy": (accuracy, "joint_sign", "truth"),
         "contradicted_fraction": (lambda s, r: 1 - accuracy(s, r), "sign", "recovered"),
     }
     numbers: dict[str, Value] = {}
     for name, (statistic, signs, differences) in questions.items():
+        if differences not in table:
+            numbers[f"recovery/{name}"] = NOT_APPLICABLE
+            continue
         columns = table[signs].to_numpy(), table[differences].to_numpy()
         if np.isnan(statistic(*columns)):  # of no pair
             numbers[f"recovery/{name}"] = NOT_APPLICABLE
@@ -215,12 +227,12 @@ def _control(
     noise: Noise,
     phi: Tensor,
     deltas: Floats,
-    labelled: tuple[Floats, NDArray[np.int64]],
+    labelled: tuple[Floats, NDArray[np.int64]] | None,
 ) -> dict[str, Value]:
     """Means over draws of noise, with t-intervals: labels that mean nothing can be swapped, which
     turns AUC a into 1 - a, so that its mean is 0.5 exactly; and each pair is identified with a
     probability of at most 1 - level, about."""
-    rng, held_out = np.random.default_rng(0), labelled[0]
+    rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {"identified_fraction": [], "auc": []}
     for _ in range(CONTROL_DRAWS):
         drawn = noise(phi, rng)
@@ -228,9 +240,13 @@ def _control(
             return {f"{name}/{measure}": NOT_APPLICABLE for measure in found}
         rewards = _not_rejected(config, drawn)
         found["identified_fraction"].append(float(np.mean(rewards.signs(deltas) != 0)))
-        found["auc"].append(agreement.auc(held_out @ rewards.best, labelled[1]))
+        if labelled:
+            found["auc"].append(agreement.auc(labelled[0] @ rewards.best, labelled[1]))
     numbers: dict[str, Value] = {}
     for measure, values in found.items():
+        if not values:
+            numbers[f"{name}/{measure}"] = NOT_APPLICABLE
+            continue
         mean, low, high = mean_interval(values, config.level)
         # Shares; an interval that assumes a Gaussian does not know that.
         ends = {"": mean, "_low": max(low, 0.0), "_high": min(high, 1.0)}

@@ -38,24 +38,28 @@ def interpret(
     comments: Artifact,
     pairs: Artifact,
     reference: Artifact,
-    truth: Artifact,
+    truth: Artifact | None,
     recovered: Artifact,
     label_model: Artifact | None,
 ) -> Artifact:
     """Artifact: the numbers shortcut/..., attribution/... and findings/..., `attribution.parquet`,
     a row a word, and `findings.parquet`, a row for each thing that R̂ could go by. Both rewards in
-    their units, so that effects on them can be held against each other."""
+    their units, so that effects on them can be held against each other; without R*, R̂ alone."""
     config, trainer = bench.config.evaluation, bench.config.trainer
     max_new_tokens = bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
         ours, theirs = (
             load_normalized(artifact.path, trainer.score_batch_size, bench.device)
+            if artifact
+            else None
             for artifact in (recovered, truth)
         )
+        assert ours is not None
         pool = Demonstrations.load(pairs.path).split("test")
-        factors = _factors(bench, pool, reference)
-        numbers = _shortcuts(config, _scores(ours, pool), _scores(theirs, pool), factors)
+        factors = factors_of(bench, pool, reference)
+        true = _scores(theirs, pool) if theirs else None
+        numbers = _shortcuts(config, _scores(ours, pool), true, factors)
         test = Comments.load(comments.path).split("test")
         table, counted = _words(config, ours, theirs, *_texts(pool, test, config.interpret_texts))
         table.to_parquet(folder / ATTRIBUTION_FILE, index=False)
@@ -99,7 +103,7 @@ def _scores(reward: NormalizedReward, pool: Demonstrations) -> NDArray[np.float6
 
 
 @torch.no_grad()
-def _factors(bench: Bench, pool: Demonstrations, reference: Artifact) -> Columns:
+def factors_of(bench: Bench, pool: Demonstrations, reference: Artifact) -> Columns:
     """What R̂ could go by instead of reading, of each completion: [n, 2k]."""
     model = generation.load_network(reference.path, bench.device)
     limit, size = bench.config.dataset.max_new_tokens, bench.config.trainer.score_batch_size
@@ -132,10 +136,15 @@ def _factors(bench: Bench, pool: Demonstrations, reference: Artifact) -> Columns
 def _shortcuts(
     config: EvaluationConfig,
     recovered: NDArray[np.float64],
-    truth: NDArray[np.float64],
+    truth: NDArray[np.float64] | None,
     factors: Columns,
 ) -> dict[str, Value]:
     """Within prompts: R̂ with each factor, with and without R*; R̂ with R*, without the factors."""
+    if truth is None:
+        numbers: dict[str, Value] = {}
+        for name, factor in factors.items():
+            numbers |= _measured(config, name, shortcuts.partial_correlation, recovered, factor)
+        return numbers
     # Which two columns are related, and what is taken out of both before.
     questions = {
         "truth": (recovered, truth),
@@ -148,7 +157,7 @@ def _shortcuts(
             f"{name}_given_truth": (recovered, factor, truth),
             f"truth_given_{name}": (recovered, truth, factor),
         }
-    numbers: dict[str, Value] = {}
+    numbers = {}
     for name, columns in questions.items():
         numbers |= _measured(config, name, shortcuts.partial_correlation, *columns)
     agreeing, total = shortcuts.matched_pair_counts(
@@ -179,7 +188,9 @@ def _expected(
     bench: Bench, pool: Demonstrations, comments: Comments, label_model: Artifact | None
 ) -> list[NDArray[np.float64]]:
     """What human labels make of the completions [n, 2k]: by words, and by a network if there is one
-    of R*'s kind. Neither has seen R*."""
+    of R*'s kind. Neither has seen R*. Nothing, where there are no labels."""
+    if not comments.labelled:
+        return []
     train = comments.split("train")
     classifier = WordClassifier.fit(train.texts, train.labels)
     texts = [prompt + completion for prompt, completion in zip(*pool.pool(), strict=True)]
@@ -218,11 +229,12 @@ def _findings(
 
 def _texts(pool: Demonstrations, comments: Comments, n: int) -> tuple[list[str], list[str]]:
     """Held-out (prompts, completions), n or as many as there are: a quarter by the aligned policy,
-    a quarter by the reference, half by people."""
+    a quarter by the reference, half by people; without comments half by either policy."""
+    people = n - 2 * (n // 4) if comments.labelled else 0
     sources = [
-        (pool.aligned_texts(), n // 4),
-        (pool.reference_texts(), n // 4),
-        ((comments.table["prompt"].tolist(), comments.completions), n - 2 * (n // 4)),
+        (pool.aligned_texts(), (n - people) // 2),
+        (pool.reference_texts(), (n - people) // 2),
+        ((comments.table["prompt"].tolist(), comments.completions), people),
     ]
     rng = np.random.default_rng(0)
     chosen: tuple[list[str], list[str]] = ([], [])
@@ -236,7 +248,7 @@ def _texts(pool: Demonstrations, comments: Comments, n: int) -> tuple[list[str],
 def _words(
     config: EvaluationConfig,
     recovered: NormalizedReward,
-    truth: NormalizedReward,
+    truth: NormalizedReward | None,
     prompts: list[str],
     completions: list[str],
 ) -> tuple[pd.DataFrame, dict[str, Value]]:
@@ -251,9 +263,10 @@ def _words(
             rng=np.random.default_rng(0),  # the same draws for both
         )
         for reward in (recovered, truth)
+        if reward
     ]
     table = attribution.side_by_side(*tables)
-    alike = attribution.word_agreement(table)
+    alike = attribution.word_agreement(table) if truth else float("nan")
     return table, {
         "attribution/agreement": NOT_APPLICABLE if np.isnan(alike) else alike,
         "attribution/words": len(table),

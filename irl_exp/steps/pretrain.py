@@ -1,6 +1,6 @@
 """pretrain: the reference policy, from random weights or from a checkpoint."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from irl_exp import hub
-from irl_exp.config import CheckpointModel, ModelConfig, ScratchModel
+from irl_exp.config import (
+    CheckpointModel,
+    CheckpointRLHF,
+    FileDemonstrations,
+    ModelConfig,
+    ScratchModel,
+)
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.hub import Source
@@ -29,10 +35,18 @@ CALIBRATION_COMPLETIONS = 1024
 
 
 def pretrain(bench: Bench, comments: Artifact) -> Artifact:
-    """Artifact: the model folder, its curves, and its completions of calibration prompts."""
+    """Artifact: the model folder, its curves, and its completions of calibration prompts.
+
+    These not where pairs come from a file: then the model reads, and is nobody's reference.
+    """
     config, seed = bench.config.model, bench.config.seeds.policy
+    rlhf = bench.config.rlhf
+    if isinstance(rlhf, CheckpointRLHF) and rlhf.path:
+        # Somebody has aligned this very model: what it learned here, the other would lack.
+        config = replace(config, epochs=0)
     max_new_tokens = bench.config.dataset.max_new_tokens
     source = _source(config)
+    writes = not isinstance(bench.config.demonstrations, FileDemonstrations)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
@@ -40,20 +54,25 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
         numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
-            numbers |= _train(bench, model, table, folder, seed)
+            numbers |= _train(bench, config, model, table, folder, seed)
         model.network.eval()
         model.save(folder)
         policies.save_policy(folder, "network")
         policy = NetworkPolicy(model, max_new_tokens, bench.config.trainer.sample_batch_size)
         model.network.to(bench.device)  # type: ignore[arg-type]
-        _write_calibration(bench, policy, table, folder, seed)
+        if writes:
+            _write_calibration(bench, policy, table, folder, seed)
         write_summary(folder, numbers)
 
     artifact = bench.do(
         "pretrain",
         VERSION,
         compute,
-        config={"model": _identity(config, source), "max_new_tokens": max_new_tokens},
+        config={
+            "model": _identity(config, source),
+            "max_new_tokens": max_new_tokens,
+            **({} if writes else {"writes": False}),
+        },
         inputs={"comments": comments},
         seed=seed,
     )
@@ -97,9 +116,14 @@ def _initial(bench: Bench, comments: Comments, source: Source | None, seed: int)
 
 
 def _train(
-    bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int
+    bench: Bench,
+    config: ModelConfig,
+    model: LanguageModel,
+    comments: Comments,
+    folder: Path,
+    seed: int,
 ) -> dict[str, float]:
-    config = bench.config.model
+    language_model.require_plain_head(model.network)
     eos = model.tokenizer.eos_token_id
 
     def rows(split: str) -> list[list[int]]:
@@ -138,11 +162,7 @@ def _write_calibration(
     table.to_parquet(folder / CALIBRATION_FILE, index=False)
 
 
-def calibration_texts(reference: Artifact) -> tuple[list[str], list[str]]:
-    """(prompts, completions) of the reference that fix a reward's unit."""
-    table = pd.read_parquet(reference.path / CALIBRATION_FILE)
-    return table["prompt"].tolist(), table["completion"].tolist()
-
-
 def _identity(config: ModelConfig, source: Source | None) -> dict[str, Any]:
-    return asdict(config) | (source.identity if source else {})
+    if source is None:
+        return asdict(config)
+    return asdict(config) | source.identity | language_model.adapter_identity(source.path)

@@ -21,8 +21,7 @@ from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
 from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench
-from irl_exp.steps.calibration import save_calibrated
-from irl_exp.steps.pretrain import calibration_texts
+from irl_exp.steps.calibration import save_calibrated, unit_texts
 from irl_exp.store import Artifact
 
 VERSION = 3
@@ -33,9 +32,9 @@ def recover(
     solver: SolverConfig,
     comments: Artifact,
     pairs: Artifact,
-    aligned: Artifact,
+    aligned: Artifact | None,
     reference: Artifact,
-    truth: Artifact,
+    truth: Artifact | None,
     label: str = "recover",
 ) -> Artifact:
     """Artifact: a reward folder with threshold and unit. Only the oracle looks at `truth`.
@@ -57,8 +56,8 @@ def recover(
             config=solver,
             demonstrations=Demonstrations.load(pairs.path),
             reference=reference.path,
-            aligned=aligned.path,
-            truth=truth.path,
+            aligned=aligned.path if aligned else None,
+            truth=truth.path if truth else None,
             kl_coef=kl_coef,
             max_new_tokens=max_new_tokens,
             trainer=bench.config.trainer,
@@ -68,15 +67,16 @@ def recover(
             folder=folder,
             traced=evaluate_panel.texts(comments, written) if written else None,
         )
+        unit = unit_texts(reference, pairs)
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
         origin = {"solver": facts, "seed": seeds.order, **apart}
         try:
-            save_calibrated(reward, folder, table, reference, origin)
+            save_calibrated(reward, folder, table, unit, origin)
         except InputError as error:  # it knows the reward's body and not who made it
             raise InputError(f"{label}, solver {solver.name}: {error}") from error
         if plugin:
-            plugin.require_saved(reward, folder, calibration_texts(reference), problem)
+            plugin.require_saved(reward, folder, unit, problem)
 
     artifact = bench.do(
         "recover",
