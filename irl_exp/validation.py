@@ -378,8 +378,8 @@ def _given(config: Config) -> None:
     )
     _require(
         not (rlhf.path and isinstance(config.model, ScratchModel)),
-        f"model={config.model.name} with rlhf.path={rlhf.path}: expected what was aligned to it, as "
-        "model=checkpoint model.path=PATH",
+        f"model={config.model.name} with rlhf.path={rlhf.path}: expected the model that it was "
+        "aligned from, as model=checkpoint model.path=PATH",
     )
     _require(
         not (rlhf.path and from_file),

@@ -35,7 +35,8 @@ def draw(folder: Path) -> dict[str, Path]:
 
     Returns:
         Name -> folder/figures/NAME.png, in the order in which to read them: `losses`, `alignment`,
-        `toxicity`, `frontier`, `scores`, `roc`, `identified`, `attribution`.
+        `toxicity`, `frontier`, `scores`, `roc`, `identified`, `attribution`; of an audit `words`
+        and `best_of_n`.
 
     Raises:
         FileNotFoundError: if the folder is not the directory of a run.
@@ -50,6 +51,8 @@ def draw(folder: Path) -> dict[str, Path]:
         "roc": roc,
         "identified": identified,
         "attribution": attribution,
+        "words": words,
+        "best_of_n": best_of_n,
     }
     drawn: dict[str, Path] = {}
     (folder / "figures").mkdir(exist_ok=True)
@@ -283,13 +286,14 @@ def identified(run: Run) -> Figure | None:
 
 def _intervals(axes: Axes, pairs: pd.DataFrame) -> None:
     """From the pair that the demonstrations turn most against R* to that they agree on most."""
-    turn = np.where(pairs["truth"] < 0, -1, 1)
+    judge, sign = ("truth", TRUTH_SIGN) if "truth" in pairs else ("recovered", RECOVERED_SIGN)
+    turn = np.where(pairs[judge] < 0, -1, 1)
     ends = np.sort(pairs[["low", "high"]].to_numpy() * turn[:, None], axis=1)
-    agrees = pairs["sign"] * np.sign(pairs["truth"])
+    agrees = pairs["sign"] * np.sign(pairs[judge])
     kinds = {
-        f"identified, as {TRUTH_SIGN} has it": (agrees > 0, RECOVERED),
-        f"identified, against {TRUTH_SIGN}": (agrees < 0, TOXIC),
-        f"identified, a tie in {TRUTH_SIGN}": ((agrees == 0) & (pairs["sign"] != 0), "#222222"),
+        f"identified, as {sign} has it": (agrees > 0, RECOVERED),
+        f"identified, against {sign}": (agrees < 0, TOXIC),
+        f"identified, a tie in {sign}": ((agrees == 0) & (pairs["sign"] != 0), "#222222"),
         "ambiguous": (pairs["sign"] == 0, "#B0B0B0"),
     }
     places = np.empty(len(pairs), dtype=int)
@@ -305,7 +309,7 @@ def _intervals(axes: Axes, pairs: pd.DataFrame) -> None:
     axes.grid(axis="x", visible=False)
     axes.set(
         title="What the rewards that are not rejected say of each pair",
-        xlabel=f"{len(pairs)} held-out pairs, turned so that {TRUTH_SIGN} prefers the first",
+        xlabel=f"{len(pairs)} held-out pairs, turned so that {sign} prefers the first",
         ylabel=r"first less second, R/$\beta$ (nats)",
         xticks=[],
         xlim=(-0.01 * len(pairs) - 1, 1.01 * len(pairs)),
@@ -356,7 +360,9 @@ def attribution(run: Run) -> Figure | None:
     figure = Figure(figsize=(6.8, 1.4 + 0.6 * ends))
     axes = figure.add_subplot()
     rewards = {"recovered": (RECOVERED_SIGN, RECOVERED), "truth": (TRUTH_SIGN, TRUTH)}
-    for shift, (name, (sign, colour)) in zip((-0.2, 0.2), rewards.items(), strict=True):
+    rewards = {name: look for name, look in rewards.items() if name in words}
+    shifts = (-0.2, 0.2) if len(rewards) > 1 else (0.0,)
+    for shift, (name, (sign, colour)) in zip(shifts, rewards.items(), strict=True):
         axes.barh(rows + shift, shown[name], 0.38, color=colour, label=sign)
         interval = (shown[f"{name}_low"], shown[f"{name}_high"])
         axes.hlines(rows + shift, *interval, color="#222222", linewidth=1)
@@ -369,6 +375,62 @@ def attribution(run: Run) -> Figure | None:
         xlabel="effect of the word (sd of reference completions)",
     )
     axes.legend(loc="best")
+    return figure
+
+
+# --- audits ---------------------------------------------------------------------------------------
+
+
+def words(run: Run) -> Figure | None:
+    """The words that the aligned model uses more and those that it uses less, most clearly."""
+    table = run.frame("words.parquet")
+    if table is None or not len(table):
+        return None
+    more, less = (table[sign * table["change"] > 0].head(WORDS) for sign in (1, -1))
+    shown = pd.concat([more, less[::-1]])
+    rows = np.arange(len(shown))
+    figure = Figure(figsize=(6.8, 1.4 + 0.3 * len(shown)))
+    axes = figure.add_subplot()
+    clear = ((shown["low"] > 0) | (shown["high"] < 0)).to_numpy()
+    axes.barh(rows, shown["change"], 0.7, color=np.where(clear, RECOVERED, QUIET).tolist())
+    axes.hlines(rows, shown["low"], shown["high"], color="#222222", linewidth=1)
+    axes.axvline(0, color="#222222", linewidth=0.8)
+    axes.set_yticks(rows, [_short(str(word)) for word in shown["word"]])
+    axes.set_ylim(len(shown) - 0.3, -0.7)
+    axes.grid(axis="y", visible=False)
+    axes.set(
+        title="Words that the aligned model uses more, and less",
+        xlabel="share of its completions with the word, less that of the reference",
+    )
+    return figure
+
+
+def best_of_n(run: Run) -> Figure | None:
+    """What the best of n by R̂ is like, a panel a measure."""
+    table = run.frame("best_of_n.parquet")
+    if table is None:
+        return None
+    names = {
+        "recovered": f"{RECOVERED_SIGN} (sd of the reference)",
+        "reward": f"{TRUTH_SIGN} (sd of the reference)",
+        "length": "words",
+        "repetition": "share of repeated words",
+        "likelihood": "log-likelihood per token (nats)",
+    }
+    names = {name: label for name, label in names.items() if name in set(table["measure"])}
+    figure = Figure(figsize=(2.9 * len(names), 3.0))
+    for axes, (name, label) in zip(
+        np.ravel(figure.subplots(1, len(names))), names.items(), strict=True
+    ):
+        part = table[table["measure"] == name]
+        colour = {"recovered": RECOVERED, "reward": TRUTH}.get(name, QUIET)
+        axes.fill_between(
+            part["n"], part["low"], part["high"], color=colour, alpha=0.2, linewidth=0
+        )
+        axes.plot(part["n"], part["value"], "o-", color=colour, markersize=4)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(part["n"], [str(n) for n in part["n"]])
+        axes.set(title=label, xlabel=f"best of n by {RECOVERED_SIGN}")
     return figure
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from irl_exp.report import figures, tables
+from irl_exp.report import audit, figures, tables
 from irl_exp.report.run import REPORT_FILE, Run, number
 from irl_exp.report.tables import Table, escape
 
@@ -37,6 +37,10 @@ CAPTIONS = {
     "attribution": "What each word does to R̂ and to R*: the score of a held-out text less that "
     "without the word, on average over its places, with bootstrap intervals over prompts. A word "
     "that moves R̂ and not R* is a shortcut, or noise.",
+    "words": "How much oftener a completion of the aligned model has the word; intervals hold for "
+    "all words at once, grey ones cross 0.",
+    "best_of_n": "The best of n completions of the reference, as R̂ chooses: what it gains, and "
+    "what else moves. Bands: bootstrap intervals over prompts.",
 }
 FILES = {
     "config.yaml": "the resolved configuration",
@@ -51,6 +55,9 @@ FILES = {
     "identified.parquet": "held-out pairs, and what the demonstrations decide of each",
     "attribution.parquet": "what each word of held-out texts does to R̂ and to R*",
     "findings.parquet": "what R̂ goes by beyond human labels, words and factors",
+    "completions.parquet": "every held-out completion under R̂, and under R* if it is known",
+    "words.parquet": "words that either model uses, and how often",
+    "best_of_n.parquet": "what the best of n by R̂ is like",
 }
 
 
@@ -65,9 +72,21 @@ def write(folder: Path) -> Path:
     """
     drawn = figures.draw(folder)
     run = Run.read(folder)
+    body = _audit(run, drawn) if audit.is_audit(run) else _study(run, drawn)
     sections = [
         _head(run),
         _warnings(run),
+        *body,
+        _section("Time", _time(run)),
+        _section("Files", _files(run)),
+    ]
+    path = folder / REPORT_FILE
+    path.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
+    return path
+
+
+def _study(run: Run, drawn: dict[str, Path]) -> list[str]:
+    return [
         _section("What this run found", _found(run)),
         _section("Policies", _policies(run)),
         _section("Realigned at several KLs", _markdown(tables.frontier(run))),
@@ -75,14 +94,46 @@ def write(folder: Path) -> Path:
         _section("What the demonstrations decide", _markdown(tables.identified(run))),
         _section("What R̂ goes by", _markdown(tables.shortcuts(run, intervals=True))),
         _section("What stands out", _markdown(tables.findings(run))),
-        _section("Figures", _figures(drawn, folder)),
+        _section("Figures", _figures(drawn, run.folder)),
         _section("Samples", _samples(run)),
-        _section("Time", _time(run)),
-        _section("Files", _files(run)),
     ]
-    path = folder / REPORT_FILE
-    path.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
-    return path
+
+
+def _audit(run: Run, drawn: dict[str, Path]) -> list[str]:
+    """The questions of an audit, in the order in which one would ask them."""
+
+    def figure(*names: str) -> str:
+        return _figures({name: drawn[name] for name in names if name in drawn}, run.folder)
+
+    answers = {
+        "In short": ["\n\n".join(audit.in_short(run))],
+        "1. Is the aligned model aligned at all?": [
+            audit.aligned(run),
+            _markdown(audit.changes(run)),
+            _markdown(audit.words(run)),
+            figure("words"),
+        ],
+        "2. What does it seem to be rewarded for?": [
+            _markdown(tables.findings(run)),
+            _markdown(tables.shortcuts(run, intervals=True)),
+            figure("attribution"),
+            _markdown(audit.extremes(run)),
+        ],
+        "3. How sure can we be?": [
+            _markdown(audit.rewards(run)),
+            audit.sure(run),
+            figure("identified", "losses"),
+        ],
+        "4. What would it do if optimized further?": [
+            _markdown(audit.optimized(run)),
+            figure("best_of_n"),
+        ],
+        "5. What to look at by hand": [_markdown(tables.identified(run))],
+        "Left out, and what it would take": [audit.left_out(run)],
+    }
+    return [
+        _section(question, "\n\n".join(filter(None, parts))) for question, parts in answers.items()
+    ]
 
 
 def show(folder: Path) -> None:
@@ -94,11 +145,13 @@ def show(folder: Path) -> None:
     run = Run.read(folder)
     console = Console(markup=False, emoji=False, highlight=False)
     shown = {
+        "What changed": audit.changes(run, intervals=False),
+        "Who tells the two models apart": audit.rewards(run),
         "Policies": tables.policies(run, intervals=False),
         "Realigned at several KLs": tables.frontier(run),
-        "Recovered reward and controls": tables.recovery(run),
+        "Recovered reward and controls": None if audit.is_audit(run) else tables.recovery(run),
         "What R̂ goes by, correlations within prompts": tables.shortcuts(run, intervals=False),
-        "What stands out in R̂, beyond human labels": tables.findings(run),
+        "What stands out in R̂": tables.findings(run),
     }
     for title, table in shown.items():
         if table:
@@ -107,6 +160,8 @@ def show(folder: Path) -> None:
             if table.note:
                 console.print(table.note)
             console.print()
+    for line in audit.in_short(run):
+        console.print(line.replace("**", "") + "\n")
     decided = run.fill(
         "Identified by the demonstrations: {recovery/identified_fraction} of held-out pairs, "
         "{recovery/identified_accuracy} of them as R* has it; of a placebo "

@@ -60,11 +60,16 @@ class Run:
 
     @cached_property
     def identified(self) -> pd.DataFrame | None:
-        return _frame(self.folder / "identified.parquet")
+        return self.frame("identified.parquet")
 
     @cached_property
     def findings(self) -> pd.DataFrame | None:
-        return _frame(self.folder / "findings.parquet")
+        return self.frame("findings.parquet")
+
+    def frame(self, name: str) -> pd.DataFrame | None:
+        """A table of the run's own, if it wrote one."""
+        table = _parquet(self.folder / name)
+        return None if table is None else table.to_pandas()
 
     def curve(self, step: str, name: str) -> tuple[list[int], list[float]]:
         """(global steps, values) of one logged name of one step; both empty if there is none."""
@@ -158,11 +163,6 @@ def _parquet(path: Path) -> Table | None:
         return None
     with _naming(path):
         return parquet.ParquetFile(path, pre_buffer=False).read(use_threads=False)
-
-
-def _frame(path: Path) -> pd.DataFrame | None:
-    table = _parquet(path)
-    return None if table is None else table.to_pandas()
 
 
 def _yaml(path: Path) -> Any:

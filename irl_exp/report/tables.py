@@ -213,11 +213,18 @@ def findings(run: Run) -> Table | None:
         rows.append([_finding(row), r, f"{low} to {high}"])
     if not rows:
         rows = [["nothing stands out", MISSING, MISSING]]
+    labels = "human labels" if "comments/test_toxic_share" in run.summary else ""
     note = run.fill(
-        "Partial correlations with R̂ within prompts, once what models of human labels make of the "
-        "completions is taken out, and of words the length too. {findings/count} of "
-        "{findings/candidates} candidates stand out: the intervals hold for all of them at once. "
-        "R* has no part in this: it is what somebody who knows R̂ and the labels can find."
+        (
+            "Partial correlations with R̂ within prompts, once what models of human labels make of "
+            "the completions is taken out, and of words the length too. "
+            if labels
+            else "Correlations with R̂ within prompts, of words once the length is taken out. "
+        )
+        + "{findings/count} of {findings/candidates} candidates stand out: the intervals hold for "
+        "all of them at once. "
+        + "R* has no part in this: it is what somebody who knows R̂ and the labels can find."
+        * bool(labels)
     )
     return Table(["R̂", "correlation", "interval"], rows, note)
 
@@ -239,7 +246,8 @@ def identified(run: Run) -> Table | None:
     # How far 0 is from the middle of the interval, in halves of it: beyond 1, it is outside.
     clearness = (middle.abs() / half.clip(lower=1e-12)).sort_values(kind="stable", ascending=False)
     sign = pairs["sign"].loc[clearness.index]
-    against = sign * pairs["truth"].loc[clearness.index] < 0
+    known = [name for name in ("truth", "recovered") if name in pairs]
+    against = sign * pairs["truth"].loc[clearness.index] < 0 if "truth" in pairs else sign != sign
     kinds = {
         "identified": clearness.index[(sign != 0) & ~against],
         "against R*": clearness.index[(sign != 0) & against],
@@ -253,14 +261,16 @@ def identified(run: Run) -> Table | None:
             texts = [pair["first"], pair["second"]][::turn]
             low, high = sorted((turn * pair["low"], turn * pair["high"]))
             interval = f"[{number(low)}, {number(high)}]"
-            differences = [number(turn * pair[reward]) for reward in ("truth", "recovered")]
+            differences = [number(turn * pair[reward]) for reward in known]
             rows.append([name, *map(escape, (pair["prompt"], *texts)), interval, *differences])
+    other = ", in R*'s order and then in the other one" if "truth" in pairs else ""
     note = (
         "Held-out pairs: those of which 0 lies farthest from their interval of R/β, first less "
-        "second, in R*'s order and then in the other one; and those of which it lies nearest to "
-        "its middle. R* and R̂ in their standard deviations over completions of the reference."
+        f"second{other}; and those of which it lies nearest to its middle. Rewards in their "
+        "standard deviations over completions of the reference."
     )
-    header = ["pair", "prompt", "first", "second", "R/β, nats", "R*", "R̂"]
+    signs = [{"truth": "R*", "recovered": "R̂"}[name] for name in known]
+    header = ["pair", "prompt", "first", "second", "R/β, nats", *signs]
     return Table(header, rows, note)
 
 
@@ -269,6 +279,10 @@ def shortcuts(run: Run, *, intervals: bool) -> Table | None:
     seen = [factor for factor in FACTORS if f"shortcut/{factor}" in run.summary]
     if not seen:
         return None
+    if not any(f"shortcut/{factor}_in_truth" in run.summary for factor in seen):
+        rows = [[FACTORS[f], run.text(f"shortcut/{f}", intervals) or MISSING] for f in seen]
+        note = "Correlations within prompts, of completions of both policies."
+        return Table(["factor", "R̂"], rows, note)
     rows = [
         [
             FACTORS[factor],

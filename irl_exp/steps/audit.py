@@ -286,7 +286,7 @@ class _Audit:
         return self.interval(f"{name}/preference_accuracy", agreement.pooled_share, *counts)
 
     def calibration(self) -> dict[str, Value]:
-        """Whether R̂'s odds come true: P(aligned preferred) = sigmoid(a d), a by validation pairs."""
+        """Whether R̂'s odds come true: P(aligned preferred) = sigmoid(a d), a by validation."""
         slope = changes.fit_slope(changes.matched(self.score(self.recovered, self.validation)))
         odds = slope * changes.matched(self.ours)
         stated, came = 1 / (1 + np.exp(-np.abs(odds))), (odds > 0).astype(np.float64)
@@ -359,7 +359,7 @@ class _Audit:
     # --- what to read, and what more would bring -------------------------------------------------
 
     def completions(self) -> pd.DataFrame:
-        """All held-out completions: prompt, completion, policy, `recovered`, and `truth` if known."""
+        """Held-out completions: prompt, completion, policy, `recovered`, and `truth` if known."""
         prompts, completions = self.pool.pool()
         k = self.pool.k
         policy = (["aligned"] * k + ["reference"] * k) * len(self.pool)
