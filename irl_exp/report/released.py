@@ -216,7 +216,7 @@ def _rewards(path: Path, name: str, content: dict[str, Any], unread: dict[str, s
         raise ValueError(f'"{TRUTH}" is 0 or 1 everywhere: labels; expected rewards')
     if np.all(truth <= 0) or np.all(truth > 0):
         raise ValueError(f'"{TRUTH}" gives all texts one label; expected some on each side of 0')
-    recovered = {}
+    recovered, damaged = {}, []
     for key, values in content.items():
         if key == TRUTH:
             continue
@@ -227,9 +227,11 @@ def _rewards(path: Path, name: str, content: dict[str, Any], unread: dict[str, s
                 raise ValueError(f'"{key}" has {reward.size} numbers; expected {truth.size}')
             recovered[key] = reward
         except ValueError as error:
-            unread[str(path)] = "; ".join(filter(None, (unread.get(str(path)), str(error))))
+            damaged.append(str(error))
     if not recovered:
-        raise ValueError(f'no reward beside "{TRUTH}" that can be read')
+        raise ValueError("; ".join([*damaged, f'no reward beside "{TRUTH}" that can be read']))
+    if damaged:
+        unread[str(path)] = "; ".join(damaged)
     return Rewards(path, name, truth, recovered)
 
 

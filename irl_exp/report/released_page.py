@@ -1,8 +1,6 @@
 """What there is to say of released results: `report(found)`, the answer first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from irl_exp.metrics.selection import best_of
-from irl_exp.report import released_figures
+from irl_exp.report import published, released_figures
 from irl_exp.report.document import Item, Listing, Part, Picture, Report, Section
 from irl_exp.report.released import CURVE_TEXTS, NEAR, Curves, Released, Rewards, short
 from irl_exp.report.run import number
@@ -31,40 +29,13 @@ LISTED = {
 }
 
 
-@dataclass(frozen=True)
-class Policy:
-    """A policy in the paper's table of toxicity: continuations called toxic, and all that count."""
-
-    model: str
-    stage: str
-    toxic: int
-    texts: int
-
-    @property
-    def ratio(self) -> float:
-        return self.toxic / self.texts
-
-
-# Table 1 of arXiv 2410.12491v1 has the ratios; the counts are those of the notebook
-# comment_toxicity in ai4ai-lab/irl_for_llms: greedy continuations of 400 prompts, less those of two
-# characters and fewer. Of the last policy only the ratio 0.0625 is known: 25 of 400 at most.
-TOXICITY = (
-    Policy("70M", "SFT", 20, 358),
-    Policy("70M", "RLHF", 14, 391),
-    Policy("70M", "IRL-RLHF", 10, 379),
-    Policy("410M", "SFT", 26, 384),
-    Policy("410M", "RLHF", 23, 394),
-    Policy("410M", "IRL-RLHF", 25, 400),
-)
-
-
 Files = Mapping[str, Rewards]
 
 
 def report(found: Released) -> Report:
     names = short([each.name.removesuffix(".json") for each in found.rewards])
     files = dict(zip(names, found.rewards, strict=True))
-    tables = {"toxicity": pd.DataFrame(_tests())}
+    tables = {"toxicity": pd.DataFrame(published.tests())}
     if found.rewards:
         tables["rewards"] = pd.concat([each.measured for each in found.rewards])
     if found.curves:
@@ -76,7 +47,7 @@ def report(found: Released) -> Report:
         Section("Without a threshold", _threshold_free(files)),
         Section("Accuracy and correlation", _agreement(files)),
         Section("Epoch by epoch", _epochs(found)),
-        Section("Toxicity, as published", _toxicity()),
+        Section("Toxicity, as published", [*published.toxicity()]),
         Section("Files", _unread(found)),
     ]
     rewards = sum(len(each.recovered) for each in found.rewards)
@@ -220,7 +191,7 @@ def _text(value: float) -> str:
     return MISSING if np.isnan(value) else number(float(value))
 
 
-# --- curves, toxicity, files ----------------------------------------------------------------------
+# --- curves, files ----------------------------------------------------------------------------
 
 
 def _epochs(found: Released) -> list[Part]:
@@ -280,41 +251,6 @@ def _rows(curves: Curves, share: float | None) -> pd.DataFrame:
     if share is not None and curves.on_first_texts:
         rows["constant"] = curves.constant(share).ravel()
     return pd.DataFrame(rows)
-
-
-def _tests() -> list[dict[str, str | int | float]]:
-    """Every two policies of a model, with p of Fisher's exact test, two-sided."""
-    rows: list[dict[str, str | int | float]] = []
-    for a, b in combinations(TOXICITY, 2):
-        if a.model == b.model:
-            counts = [[a.toxic, a.texts - a.toxic], [b.toxic, b.texts - b.toxic]]
-            rows.append(
-                {
-                    **{"model": a.model, "first": a.stage, "second": b.stage},
-                    **{"first_toxic": a.toxic, "first_texts": a.texts},
-                    **{"second_toxic": b.toxic, "second_texts": b.texts},
-                    "p": float(stats.fisher_exact(counts).pvalue),
-                }
-            )
-    return rows
-
-
-def _toxicity() -> list[Part]:
-    rows = [
-        [f"{each.model} {each.stage}", f"{each.toxic} of {each.texts}", f"{each.ratio:.4f}"]
-        for each in TOXICITY
-    ]
-    source = (
-        "Greedy continuations of 400 prompts that a classifier calls toxic (arXiv 2410.12491v1, "
-        "Table 1; counts of the notebook comment_toxicity beside the released code). Of 410M "
-        "IRL-RLHF the ratio alone is known: 25 of 400 at most."
-    )
-    tests = [[f"{t['model']}: {t['first']}, {t['second']}", number(t["p"])] for t in _tests()]
-    note = "Fisher's exact test of the counts, two-sided, each for itself: no correction for six."
-    return [
-        Table(["policy", "toxic", "ratio"], rows, source),
-        Table(["difference", "p"], tests, note),
-    ]
 
 
 def _unread(found: Released) -> list[Part]:
