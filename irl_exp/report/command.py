@@ -1,4 +1,5 @@
-"""irl-report: runs and sweeps side by side, as tables, figures and a page."""
+"""irl-report: runs and sweeps side by side, as tables, figures and a page; with `released`, the
+result files of the paper."""
 
 import argparse
 import hashlib
@@ -7,9 +8,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irl_exp.report.collect import NoReport, collect
 
+if TYPE_CHECKING:
+    from irl_exp.report.document import Report
+
+# The word before a folder of the paper's result files.
+RELEASED = "released"
 # In the folder of a report: the files that are its own, and the digest of each; null while it is
 # being written.
 OWN = ".irl-report.json"
@@ -18,9 +25,14 @@ Own = dict[str, str | None]
 
 def main() -> None:
     """Console script: the report, or one line that says what is wrong."""
-    options = parse()
+    words = sys.argv[1:]
     try:
-        run(options.folders, options.output)
+        if words[:1] == [RELEASED]:
+            options = parse_released(words[1:])
+            run_released(options.folder, options.output)
+        else:
+            options = parse(words)
+            run(options.folders, options.output)
     except BrokenPipeError:
         # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -33,14 +45,16 @@ def main() -> None:
         sys.exit("irl-report: interrupted")
 
 
-def parse() -> argparse.Namespace:
+def parse(words: list[str]) -> argparse.Namespace:
     """What was typed."""
     parser = argparse.ArgumentParser(
         prog="irl-report",
         description="Compare runs: means over seeds, distances between the rewards that they "
         "recovered, curves along what varied.",
         epilog="Writes index.html, report.md, figures/ and tables (CSV, Parquet). Of what is in "
-        "OUT already, only what an earlier report wrote, and nobody changed, is replaced.",
+        "OUT already, only what an earlier report wrote, and nobody changed, is replaced. "
+        f"`irl-report {RELEASED} DIR` recomputes the paper's results from its released files (runs "
+        f"in a folder of that name: irl-report ./{RELEASED}).",
     )
     parser.add_argument(
         "folders",
@@ -56,7 +70,29 @@ def parse() -> argparse.Namespace:
         type=Path,
         help="where the report goes (default: report/ in DIR, if that is one folder and no run)",
     )
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def parse_released(words: list[str]) -> argparse.Namespace:
+    """What was typed after `released`."""
+    parser = argparse.ArgumentParser(
+        prog=f"irl-report {RELEASED}",
+        description="Recompute the paper's results from the files that its authors released: what "
+        "the best reward is the best of, thresholds, curves, toxicity.",
+        epilog='Files are known by their form: rewards by "true_reward", curves by '
+        '"accuracies". Writes index.html, report.md, figures/ and CSV.',
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="a folder with released JSON files below it"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="where the report goes (default: report/ in DIR)",
+    )
+    return parser.parse_args(words)
 
 
 def run(folders: list[Path], output: Path | None) -> None:
@@ -69,9 +105,28 @@ def run(folders: list[Path], output: Path | None) -> None:
         output = folders[0] / "report"
     refuse_strangers(output, ())  # before the work; again with the names, when they are known
     # What draws is heavy: bad input is answered at once.
-    from irl_exp.report import document, sweep_page, web
+    from irl_exp.report import sweep_page
 
-    found = sweep_page.report(runs)
+    _publish(sweep_page.report(runs), output)
+
+
+def run_released(folder: Path, output: Path | None) -> None:
+    """Raises NoReport for a folder without such files, and for one that cannot be written to."""
+    # Here and not above, as it draws and measures.
+    from irl_exp.report import released, released_page
+
+    found = released.read(folder)
+    if output is None:
+        if not os.access(folder, os.W_OK):
+            raise NoReport(f"{folder}: not to be written to; expected -o OUT for the report")
+        output = folder / "report"
+    refuse_strangers(output, ())
+    _publish(released_page.report(found), output)
+
+
+def _publish(found: "Report", output: Path) -> None:
+    from irl_exp.report import document, web
+
     files = document.files(found)
     beside = sorted(name for name in files if "/" not in name)
     write(output, files | {document.PAGE_FILE: web.page(found, output, beside)})

@@ -1,10 +1,12 @@
-"""A report on many runs as a document: sections of texts, tables and pictures, and how these go
-into Markdown, the terminal and files. `web.py` makes a page of them."""
+"""A report as a document: sections of texts, tables and pictures, and how these go into Markdown,
+the terminal and files. `web.py` makes a page of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from irl_exp.report import sweep_figures
-from irl_exp.report.collect import Runs
 from irl_exp.report.run import REPORT_FILE
 from irl_exp.report.tables import Table
 
@@ -53,13 +54,38 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that is said of some runs; `tables` are files: name -> rows, of which `results` has a row
-    for each of `runs.all`."""
+class Item:
+    """A row of a listing: its name, the file or folder that this leads to, how it went, what else
+    stands in the row."""
 
-    runs: Runs
+    name: str
+    target: Path
+    status: str
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that a report is on, for a page on which it is sorted and filtered. `noun`: what
+    the rows are, in the plural; `header`: of name, status and values."""
+
+    title: str
+    said: str
+    noun: str
+    header: list[str]
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said of some runs or files; `tables` are files: name -> rows. `results`, if there
+    is one, is also written for programs."""
+
+    title: str
+    counts: str
     sections: list[Section]
     tables: dict[str, pd.DataFrame]
+    listing: Listing
 
     @property
     def pictures(self) -> list[Picture]:
@@ -69,9 +95,10 @@ class Report:
 def files(found: Report) -> dict[str, bytes]:
     """Name -> content of everything that is to be written, but for the page."""
     written = {f"{name}.csv": _csv(rows) for name, rows in found.tables.items()}
-    buffer = BytesIO()
-    found.tables["results"].to_parquet(buffer, index=False)
-    written["results.parquet"] = buffer.getvalue()
+    if "results" in found.tables:
+        buffer = BytesIO()
+        found.tables["results"].to_parquet(buffer, index=False)
+        written["results.parquet"] = buffer.getvalue()
     for picture in found.pictures:
         written[f"figures/{picture.name}.png"] = picture.png
         written[f"figures/{picture.name}.svg"] = picture.svg
@@ -124,6 +151,11 @@ def show(found: Report, folder: Path) -> None:
                 console.print(part.terminal())
                 console.print(part.note)
             else:
-                console.print(part.replace("**", ""))
+                console.print(_plain(part))
             console.print()
     print(f"report: {folder / PAGE_FILE}")
+
+
+def _plain(text: str) -> str:
+    """Markdown as a terminal shows it: neither bold, nor escaped."""
+    return re.sub(r"\\([\\`*_\[\]<|~&$])", r"\1", text.replace("**", ""))

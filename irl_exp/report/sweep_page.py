@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from irl_exp.report import group_figures, sweep_figures
+from irl_exp.report import every_run, group_figures, sweep_figures
 from irl_exp.report.collect import Mean, Runs, axes, configurations, numbers, results, value
 from irl_exp.report.comparisons import comparisons, corrected
 from irl_exp.report.curves import UPSTREAM, Curves, curves
@@ -76,7 +76,13 @@ def report(runs: Runs) -> Report:
         Section("Time", _time(done)),
         Section("Software", _software(runs.all)),
     ]
-    return Report(runs, [section for section in sections if section.body], tables)
+    return Report(
+        every_run.title(runs),
+        every_run.counts(runs),
+        [section for section in sections if section.body],
+        tables,
+        every_run.listing(runs),
+    )
 
 
 # --- sections -------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
-"""A report on many runs as one page that needs nothing else: no network, light and dark, narrow and
-wide. What it looks like, and how its table of runs is sorted and filtered, is in
-index.html.jinja."""
+"""A report as one page that needs nothing else: no network, light and dark, narrow and wide. What
+it looks like, and how its listing is sorted and filtered, is in index.html.jinja."""
 
 import base64
 import os
@@ -14,29 +13,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from irl_exp.report.collect import Runs, axes, is_number, shown
-from irl_exp.report.document import Part, Picture, Report, Section
-from irl_exp.report.run import REPORT_FILE, Run, number
+from irl_exp.report.collect import is_number, shown
+from irl_exp.report.document import Listing, Part, Picture, Report, Section
+from irl_exp.report.run import number
 from irl_exp.report.tables import MISSING, Table
 
 TEMPLATE = "index.html.jinja"
-# Numbers of the summary in the table of all runs -> what a reader sees.
-NUMBERS = {
-    "recovery/pair_accuracy": "pair accuracy",
-    "recovery/starc": "STARC",
-    "recovery/auc": "AUC",
-    "policy/aligned/optimality": "optimality",
-    "time/total_seconds": "seconds",
-}
 # Figures with a mark for each of very many points are shown as pixels, not as lines.
 LARGEST_SVG = 400_000  # bytes
-LONGEST_TITLE = 80  # characters
 
 _MARKDOWN = MarkdownIt("zero").enable(["emphasis", "escape", "backticks"])
 
 
 def page(found: Report, folder: Path, beside: Sequence[str]) -> bytes:
-    """The page as it stands in `folder`, with links to the runs and to the files `beside` it."""
+    """The page as it stands in `folder`, with links to what is listed and to `beside`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -44,28 +34,14 @@ def page(found: Report, folder: Path, beside: Sequence[str]) -> bytes:
         trim_blocks=True,
     )
     text = environment.get_template(TEMPLATE).render(
-        title=_title(found.runs),
-        counts=_counts(found.runs),
+        title=found.title,
+        counts=found.counts,
         sections=[_section(section) for section in found.sections],
-        overview=_overview(found.runs.all, folder),
+        listing=_listing(found.listing, folder),
         files=beside,
         version=version("irl-exp"),
     )
     return text.encode()
-
-
-def _title(runs: Runs) -> str:
-    """The names of the folders that hold the runs."""
-    folders = dict.fromkeys(run.folder.absolute().parent.name for run in runs.all)
-    title = ", ".join(folders) or "no runs"
-    return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1] + "…"
-
-
-def _counts(runs: Runs) -> str:
-    said = f"{len(runs.done)} of {len(runs.all) + len(runs.unreadable)} runs are done"
-    if runs.unreadable:
-        said += f", {len(runs.unreadable)} cannot be read"
-    return said + "."
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -94,25 +70,19 @@ def _source(picture: Picture) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _overview(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
-    """A row a run: where it is, how it went, what makes it differ, and some numbers."""
-    named = axes(runs)
-    titles = {n: title for n, title in NUMBERS.items() if any(n in run.summary for run in runs)}
-    rows = []
-    for run in runs:
-        report = run.folder / REPORT_FILE
-        target = report if report.is_file() else run.folder
-        values = [*(axis.of(run) for axis in named), *(run.summary.get(name) for name in titles)]
-        rows.append(
-            {
-                "name": run.folder.name,
-                "link": Path(os.path.relpath(target, folder)).as_posix(),
-                "status": run.status["status"],
-                "cells": [_cell(value) for value in values],
-            }
-        )
-    header = ["run", "status", *(axis.name for axis in named), *titles.values()]
-    return {"header": header, "rows": rows}
+def _listing(listing: Listing, folder: Path) -> dict[str, Any]:
+    """A row an item: where it is, how it went, and what else is said of it."""
+    rows = [
+        {
+            "name": item.name,
+            "link": Path(os.path.relpath(item.target, folder)).as_posix(),
+            "status": item.status,
+            "cells": [_cell(value) for value in item.values],
+        }
+        for item in listing.items
+    ]
+    said = {"title": listing.title, "said": listing.said, "noun": listing.noun}
+    return {**said, "header": listing.header, "rows": rows}
 
 
 def _cell(value: Any) -> dict[str, Any]:

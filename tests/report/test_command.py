@@ -101,3 +101,79 @@ def test_what_is_refused(
     with pytest.raises(SystemExit) as refused:
         command.main()
     assert refused.value.code == f"irl-report: {line}"
+
+
+# --- released results -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """One file of rewards, one of curves."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "a.json").write_text('{"true_reward": [1, -1, 2], "x": [1, 1, 2], "y": [0, 0, 3]}')
+    (folder / "b.json").write_text('{"accuracies": [0.5, 0.75]}')
+    return folder
+
+
+def test_released_results_are_reported(results: Path) -> None:
+    (results / "odd.json").write_text("[")
+    done = irl_report("released", results)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"report: {results / 'report' / 'index.html'}"
+    assert "1 left out; all else is of what could be read." in done.stdout
+    pictures = [f"figures/{n}.{kind}" for n in RELEASED_FIGURES for kind in ("png", "svg")]
+    assert names(results / "report") == {
+        *(".irl-report.json", "index.html", "report.md", "rewards.csv", "curves.csv"),
+        *("toxicity.csv", *pictures),
+    }
+    page = (results / "report" / "index.html").read_text(encoding="utf-8")
+    assert "2 rewards in 1 files, curves of 1 runs; 1 left out." in page
+    assert page.count('<a href="../a.json">') == 2
+    command.run_released(results, None)  # its own report is no input
+
+
+RELEASED_FIGURES = ("best", "agreement", "epochs-1")
+
+
+def test_curves_alone_make_a_page_without_a_listing(results: Path) -> None:
+    (results / "a.json").unlink()
+    command.run_released(results, None)
+    page = (results / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<script>" not in page and "everything" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nowhere"], "nowhere: no such folder; expected a folder with released JSON files"),
+        (["results/a.json"], "results/a.json: a file; expected a folder with released JSON files"),
+        (
+            ["empty"],
+            'empty: 0 JSON files, none with "true_reward" or "accuracies" that can be read',
+        ),
+        (["results"], "results: not to be written to; expected -o OUT for the report"),
+    ],
+)
+def test_what_is_refused_of_released_results(
+    results: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], line: str
+) -> None:
+    (results.parent / "empty").mkdir()
+    monkeypatch.chdir(results.parent)
+    monkeypatch.setattr(sys, "argv", ["irl-report", "released", *words])
+    # Whoever tests as root may write everywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SystemExit) as refused:
+        command.main()
+    assert refused.value.code == f"irl-report: {line}"
+    assert not (results / "report").exists()
+
+
+def test_a_folder_called_released_is_one_of_runs(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.rename(sweep.parent / "released")
+    monkeypatch.chdir(sweep.parent)
+    monkeypatch.setattr(sys, "argv", ["irl-report", "./released"])
+    command.main()
+    assert (sweep.parent / "released" / "report" / "results.csv").is_file()

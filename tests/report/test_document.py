@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from irl_exp.report.document import _csv
+from irl_exp.report.document import _csv, _plain
+from irl_exp.report.tables import escape
 
 
 def test_csv_is_that_of_pandas() -> None:
@@ -16,3 +17,7 @@ def test_csv_is_that_of_pandas() -> None:
     table["count"], table["whether"] = range(len(table)), True
     for rows in (table, table[:0], table[["text"]]):
         assert _csv(rows) == rows.to_csv(index=False).encode()
+
+
+def test_what_a_terminal_shows_is_not_escaped() -> None:
+    assert _plain(f"**{escape('a_file [1]')}**: R* < 1") == "a_file [1]: R* < 1"
