@@ -328,63 +328,69 @@ def _demonstrations(config: Config) -> None:
 
 def _given(config: Config) -> None:
     """What comes from the user in the place of what a study makes itself."""
-    rlhf, dataset, pairs = config.rlhf, config.dataset, config.demonstrations
-    from_file = isinstance(pairs, FileDemonstrations)
-    if isinstance(pairs, FileDemonstrations):
-        shares = asdict(pairs.shares)
+    if isinstance(config.rlhf, CheckpointRLHF):
+        _given_policies(config, config.rlhf)
+    else:
+        for given in (config.demonstrations, config.dataset, config.ground_truth):
+            kinds = FileDemonstrations | PromptsDataset | NoGroundTruth | LabelsGroundTruth
+            group = {FileDemonstrations: "demonstrations", PromptsDataset: "dataset"}
+            _require(
+                not isinstance(given, kinds),
+                f"{group.get(type(given), 'ground_truth')}={given.name} with rlhf="
+                f"{config.rlhf.name}, which is to train the aligned policy; expected "
+                "rlhf=checkpoint, as of +experiment=audit",
+            )
+    if isinstance(config.dataset, PromptsDataset):
+        _given_prompts(config, config.dataset)
+    if isinstance(config.demonstrations, FileDemonstrations):
+        shares = asdict(config.demonstrations.shares)
         _require(
             min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6,
             f"demonstrations.shares={shares}: expected positive shares that sum to 1",
         )
-    if isinstance(dataset, PromptsDataset):
-        _require(
-            bool(dataset.path) or from_file,
-            "dataset.path=null: expected a file of prompts, or demonstrations=file, which has some",
-        )
-        _require(
-            not dataset.path or not isinstance(config.model, ScratchModel),
-            f"model={config.model.name}: prompts are nothing to learn to write from; expected "
-            "model=checkpoint, or dataset.path=null for the texts of a file of pairs",
-        )
-        if not dataset.path and isinstance(pairs, FileDemonstrations):
-            ours, theirs = dataset.shares, pairs.shares
-            same = abs(ours.train - theirs.train) + abs(ours.test - theirs.test) < 1e-6
-            _require(
-                same,
-                f"dataset.shares.train={ours.train}, test={ours.test}, demonstrations.shares.train="
-                f"{theirs.train}, test={theirs.test}: expected the same, for both split one file",
-            )
-        truth = innermost(config.ground_truth)
-        _require(
-            not isinstance(truth, TrainedGroundTruth | ClosedFormGroundTruth | RandomGroundTruth),
-            f"ground_truth={truth.name} with dataset=prompts, which has no labels; expected "
-            "none, labels, classifier or reward",
-        )
-    if not isinstance(rlhf, CheckpointRLHF):
-        for wrong, what in (
-            (from_file, f"demonstrations={pairs.name}"),
-            (isinstance(dataset, PromptsDataset), f"dataset={dataset.name}"),
-            (not knows_truth(config), f"ground_truth={config.ground_truth.name}"),
-        ):
-            _require(
-                not wrong,
-                f"{what} with rlhf={rlhf.name}, which is to train the aligned policy; expected "
-                "rlhf=checkpoint, as of +experiment=audit",
-            )
-        return
+
+
+def _given_policies(config: Config, rlhf: CheckpointRLHF) -> None:
+    """The aligned policy by itself, or by what it wrote."""
+    from_file = isinstance(config.demonstrations, FileDemonstrations)
     _require(
         bool(rlhf.path) or from_file,
         "rlhf.path=null: expected the aligned checkpoint, or demonstrations=file of what it wrote",
+    )
+    _require(
+        not (rlhf.path and from_file),
+        f"rlhf.path={rlhf.path} with demonstrations={config.demonstrations.name}: who wrote these "
+        "pairs is not asked; expected rlhf.path=null, or demonstrations=sampled_all",
     )
     _require(
         not (rlhf.path and isinstance(config.model, ScratchModel)),
         f"model={config.model.name} with rlhf.path={rlhf.path}: expected the model that it was "
         "aligned from, as model=checkpoint model.path=PATH",
     )
+
+
+def _given_prompts(config: Config, dataset: PromptsDataset) -> None:
+    pairs, truth = config.demonstrations, innermost(config.ground_truth)
     _require(
-        not (rlhf.path and from_file),
-        f"rlhf.path={rlhf.path} with demonstrations={pairs.name}: who wrote these pairs is not "
-        "asked; expected rlhf.path=null, or demonstrations=sampled_all",
+        bool(dataset.path) or isinstance(pairs, FileDemonstrations),
+        "dataset.path=null: expected a file of prompts, or demonstrations=file, which has some",
+    )
+    _require(
+        not dataset.path or not isinstance(config.model, ScratchModel),
+        f"model={config.model.name}: prompts are nothing to learn to write from; expected "
+        "model=checkpoint, or dataset.path=null for the texts of a file of pairs",
+    )
+    if not dataset.path and isinstance(pairs, FileDemonstrations):
+        ours, theirs = dataset.shares, pairs.shares
+        _require(
+            abs(ours.train - theirs.train) + abs(ours.test - theirs.test) < 1e-6,
+            f"dataset.shares.train={ours.train}, test={ours.test}, demonstrations.shares.train="
+            f"{theirs.train}, test={theirs.test}: expected the same, for both split one file",
+        )
+    _require(
+        not isinstance(truth, TrainedGroundTruth | ClosedFormGroundTruth | RandomGroundTruth),
+        f"ground_truth={truth.name} with dataset=prompts, which has no labels; expected none, "
+        "labels, classifier or reward",
     )
 
 

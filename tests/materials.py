@@ -18,6 +18,8 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -67,6 +69,28 @@ def save_language_model(folder: Path, family: str, texts: list[str]) -> None:
     )
     network.save_pretrained(folder)
     fast.save_pretrained(folder)
+
+
+def teach(
+    folder: Path, texts: list[str], steps: int, seed: int = 0, into: Path | None = None
+) -> None:
+    """Train the language model in a folder on texts, by transformers and torch alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    order = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        rows = torch.randint(len(texts), (32,), generator=order).tolist()
+        ended = [texts[row] + tokenizer.eos_token for row in rows]
+        batch = tokenizer(ended, return_tensors="pt", padding=True)
+        ends = batch["attention_mask"].cumsum(-1) > batch["attention_mask"].sum(-1, keepdim=True)
+        labels = batch["input_ids"].masked_fill(ends | (batch["attention_mask"] == 0), -100)
+        network(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    network.save_pretrained(into or folder)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(into or folder)
 
 
 def save_pythia(folder: Path, texts: list[str]) -> None:

@@ -14,9 +14,6 @@ from scipy.special import expit, gammaln, ndtri
 from irl_exp.metrics import agreement
 from irl_exp.metrics.statistics import holm
 
-# Slopes of `fit_slope`, between no knowledge and certainty.
-STEEPEST = 1e6
-
 
 def sides(column: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean of each prompt's completions, by the aligned policy and the reference: [n] each."""
@@ -44,23 +41,27 @@ def matched(scores: ArrayLike) -> NDArray[np.float64]:
 def fit_slope(differences: ArrayLike) -> float:
     """a >= 0 with P(aligned preferred) = 1 / (1 + exp(-a d)) most likely, d of pairs of any shape.
 
-    Bradley and Terry's model, whose temperature is 1/a: the sum over pairs of log(1 + exp(-a d)) is
-    convex in a, so its derivative has one zero, found by bisection. 0 where the differences say
-    nothing or the opposite; `STEEPEST` where every one is above 0.
+    Bradley and Terry's model, whose temperature is 1/a, with the targets of Platt (1999): n pairs
+    count as preferred with probability t = (n + 1) / (n + 2), so that n that are all in order do
+    not make a reward infinitely sure. The derivative sum d (t - sigmoid(a d)) falls in a; its zero is
+    found by bisection. 0 where the differences say nothing or the opposite.
     """
     d = np.asarray(differences, dtype=np.float64).ravel()
     if d.size == 0 or not np.all(np.isfinite(d)):
         raise ValueError("differences: expected finite numbers")
-    if d.sum() <= 0:
+    target = (d.size + 1) / (d.size + 2)
+
+    def rises(a: float) -> bool:
+        return float(np.sum(d * (target - expit(a * d)))) > 0
+
+    if not rises(0.0):
         return 0.0
     low, high = 0.0, 1.0
-    while np.sum(d * expit(-high * d)) > 0:
-        high *= 2
-        if high >= STEEPEST:
-            return STEEPEST
+    while rises(high):
+        low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.sum(d * expit(-middle * d)) > 0 else (low, middle)
+        low, high = (middle, high) if rises(middle) else (low, middle)
     return (low + high) / 2
 
 

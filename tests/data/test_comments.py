@@ -270,8 +270,17 @@ def test_a_wrong_table_is_refused(column: str, value: int | str, message: str) -
     table = four_comments().table
     with pytest.raises(InputError, match=message):
         Comments(table.assign(**{column: value}))
-    with pytest.raises(InputError, match=rf"no column \['{column}'\]"):
-        Comments(table.drop(columns=column))
+
+
+def test_a_table_without_a_column_is_refused_and_one_without_labels_has_none() -> None:
+    table = four_comments().table
+    with pytest.raises(InputError, match=r"no column \['split'\]"):
+        Comments(table.drop(columns="split"))
+    unlabelled = Comments(table.drop(columns="toxic"))
+    assert four_comments().labelled
+    assert not unlabelled.labelled
+    with pytest.raises(InputError, match="prompts without labels"):
+        _ = unlabelled.labels
 
 
 def test_a_prompt_in_two_splits_is_refused(tmp_path: Path) -> None:
