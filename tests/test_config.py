@@ -40,12 +40,24 @@ LEAVES = sorted(
     if path.parent.name != "hydra"  # part of every composition
 )
 OVERLAYS = ("experiment", "sweep", "debug")
+# Somebody else's pairs, and what goes with them.
+PAIRS = ["demonstrations=file", "demonstrations.path=pairs.csv"]
+GIVEN = ["rlhf=checkpoint"]
+AUDIT = [*GIVEN, "ground_truth=none"]
 # What a user must say beside the choice.
 REQUIRED = {
     "model/checkpoint": ["model.path=somewhere"],
     "dataset/file": ["dataset.path=comments.csv"],
     "dataset/hub": ["dataset.path=somewhere"],
+    "dataset/prompts": [*AUDIT, *PAIRS],
+    "experiment/audit": PAIRS,
+    "demonstrations/file": ["demonstrations.path=pairs.csv", *GIVEN],
+    "demonstrations/preferences": ["demonstrations.path=pairs.csv", *GIVEN],
     "ground_truth/classifier": ["ground_truth.path=somewhere"],
+    "ground_truth/labels": ["ground_truth.path=somewhere", *GIVEN, *PAIRS],
+    "ground_truth/none": [*GIVEN, *PAIRS],
+    "ground_truth/reward": ["ground_truth.path=somewhere"],
+    "rlhf/checkpoint": PAIRS,
     "solver/plugin": ["solver.file=somewhere.py"],
 }
 
@@ -434,7 +446,8 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         (
             "objective=recovery/auc",
             "objective=recovery/auc: expected a metric of the validation split "
-            "(validation/recovery_auc); nothing is selected on test data",
+            "(validation/recovery_auc, validation/preference_accuracy); nothing is selected on test "
+            "data",
         ),
         (
             "trainer.matmul_precision=low",

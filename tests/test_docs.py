@@ -30,6 +30,8 @@ PLACEHOLDERS = {
     "S": "(?:train|validation|calibration|test)",
     "M": "(?:toxicity_rate|toxicity_rate_second|mean_reward|length)",
     "F": "(?:length|ended|repetition|likelihood)",
+    "D": "(?:length|repetition|likelihood|reward|toxicity|recovered)",
+    "A": "(?:aligned|reference)",
     "STEP": "(?!total)[a-z_0-9.]+",
 }
 # What a tilted policy alone has, and comments with scores.
@@ -85,7 +87,7 @@ def curve_rows() -> list[tuple[str, str]]:
 
 def pattern(name: str) -> str:
     """`policy/P/kl` -> a regular expression of the names that this stands for."""
-    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S|F|M)(?![A-Za-z])", name.strip("`"))
+    parts = re.split(r"(?<![A-Za-z])(STEP|P|C|S|F|M|D|A)(?![A-Za-z])", name.strip("`"))
     return "".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts)
 
 

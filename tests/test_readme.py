@@ -1,13 +1,14 @@
 """Every command that README.md shows in a bash block runs, exactly as it stands.
 
 They run in their order in one folder, in which lies what they speak of: comments.csv, texts.jsonl,
-path/to/model, path/to/classifier. A bash function named irl-exp adds what makes a study small.
+path/to/model and what was aligned from it, path/to/classifier, pairs, prompts. A bash function named irl-exp adds what makes a study small.
 """
 
 import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from irl_exp.data import synthetic
 from tests import warm
-from tests.materials import save_classifier, save_language_model
+from tests.materials import save_classifier, save_language_model, teach
 
 README = Path(__file__).parent.parent / "README.md"
 # What sets up a checkout, what needs a value that only the reader has, and what needs a network.
@@ -30,11 +31,16 @@ SMALL = (
     "+debug=smoke dataset.size=800 dataset.max_new_tokens=8 "
     "demonstrations.prompts=16 demonstrations.test_prompts=16 evaluation.draws=10"
 )
+SMALL_AUDIT = (
+    "dataset.max_new_tokens=8 solver.members=2 evaluation.draws=10 evaluation.interpret_texts=16 "
+    "evaluation.identify_pairs=10 trainer.threads=1"
+)
 # Tests share their machine: one thread each.
 SHELL = f"""
 irl-exp() {{
     case "$*" in
         *--cfg* | *--help* | *--info*) command irl-exp "$@" ;;
+        *+experiment=audit*) command irl-exp "$@" {SMALL_AUDIT} ;;
         *+debug=*) command irl-exp "$@" trainer.threads=1 ;;
         *) command irl-exp "$@" {SMALL} trainer.threads=1 ;;
     esac
@@ -109,7 +115,20 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [json.dumps({"text": text}) + "\n" for text in texts[:20]]
     (folder / "texts.jsonl").write_text("".join(records), encoding="utf-8")
     save_language_model(folder / "path" / "to" / "model", "llama", texts)
+    shutil.copytree(folder / "path" / "to" / "model", folder / "path" / "to" / "aligned")
+    teach(folder / "path" / "to" / "aligned", texts, 5)
     save_classifier(folder / "path" / "to" / "classifier", texts)
+    clean, toxic = ([c.text for c in comments if c.toxic == label][:150] for label in (0, 1))
+    both = [{"prompt": "", "aligned": a, "reference": b} for a, b in zip(clean, toxic, strict=True)]
+    for name, names in (
+        ("pairs", {}),
+        ("preferences", {"aligned": "chosen", "reference": "rejected"}),
+    ):
+        rows = [{names.get(key, key): text for key, text in row.items()} for row in both]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    prompts = dict.fromkeys(" ".join(text.split()[:4]) for text in texts)
+    (folder / "prompts.txt").write_text("\n".join(prompts), encoding="utf-8")
     return folder
 
 

@@ -43,8 +43,8 @@ def fit_slope(differences: ArrayLike) -> float:
 
     Bradley and Terry's model, whose temperature is 1/a, with the targets of Platt (1999): n pairs
     count as preferred with probability t = (n + 1) / (n + 2), so that n that are all in order do
-    not make a reward infinitely sure. The derivative sum d (t - sigmoid(a d)) falls in a; its zero is
-    found by bisection. 0 where the differences say nothing or the opposite.
+    not make a reward infinitely sure. The derivative sum d (t - sigmoid(a d)) falls in a; its zero
+    is found by bisection. 0 where the differences say nothing or the opposite.
     """
     d = np.asarray(differences, dtype=np.float64).ravel()
     if d.size == 0 or not np.all(np.isfinite(d)):
