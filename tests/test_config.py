@@ -446,8 +446,8 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
         (
             "objective=recovery/auc",
             "objective=recovery/auc: expected a metric of the validation split "
-            "(validation/recovery_auc, validation/preference_accuracy); nothing is selected on test "
-            "data",
+            "(validation/recovery_auc, validation/preference_accuracy); nothing is selected on "
+            "test data",
         ),
         (
             "trainer.matmul_precision=low",

@@ -1,7 +1,8 @@
 """Every command that README.md shows in a bash block runs, exactly as it stands.
 
 They run in their order in one folder, in which lies what they speak of: comments.csv, texts.jsonl,
-path/to/model and what was aligned from it, path/to/classifier, pairs, prompts. A bash function named irl-exp adds what makes a study small.
+path/to/model and what was aligned from it, path/to/classifier, pairs, prompts. A bash function
+named irl-exp adds what makes a study small.
 """
 
 import csv
