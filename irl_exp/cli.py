@@ -44,9 +44,20 @@ from irl_exp.config import (
     SolverConfig,
     TrainerConfig,
     WandbTracker,
+    before_tuning,
     innermost,
 )
-from irl_exp.identity import SWEPT, axis, inputs, is_done, run_folder, run_id, sweep_name, swept
+from irl_exp.identity import (
+    SWEPT,
+    axis,
+    by_model,
+    inputs,
+    is_done,
+    run_folder,
+    run_id,
+    sweep_name,
+    swept,
+)
 from irl_exp.sweep import DONE, FAILED, INTERRUPTED, SKIPPED, Progress, note
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 from irl_exp.validation import validate
@@ -202,7 +213,7 @@ def register() -> None:
     for schemas in SCHEMAS.values():
         for name, schema in schemas.items():
             store.store(name=f"{name}_schema", node=schema)
-    for resolver in (run_id, sweep_name, run_folder, axis):
+    for resolver in (run_id, sweep_name, run_folder, axis, by_model):
         OmegaConf.register_new_resolver(f"irl_exp.{resolver.__name__}", resolver, replace=True)
 
 
@@ -327,8 +338,10 @@ def require_sources(config: Config) -> None:
     """Refuse a model or classifier that is not there before hours are spent on what precedes it."""
     from irl_exp import hub
 
+    against_base = config.demonstrations.against == "base"
     for step, key, group in (
         ("pretrain", "model.path", config.model),
+        ("demonstrate", "model.base", before_tuning(config.model) if against_base else None),
         ("ground_truth", "ground_truth.path", innermost(config.ground_truth)),
         ("align", "evaluation.second_classifier", config.evaluation.second),
     ):

@@ -13,7 +13,7 @@ from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
 from irl_exp.steps.pretrain import pretrain
 from irl_exp.steps.realign import check, realign, spent
-from irl_exp.steps.recover import recover
+from irl_exp.steps.recover import as_measured, recover
 from irl_exp.validation import not_applicable
 
 
@@ -52,9 +52,10 @@ def study(bench: Bench) -> None:
         else recover(bench, control, *inputs, label=f"control_{name}")
         for name, control in config.evaluation.controls.items()
     }
+    measured = as_measured(bench, recovered, *inputs)
     twin, label_model = fit_twin(bench, comments, reference)
     observed = {"reference": before, "aligned": after}
-    evaluate(bench, comments, pairs, reference, truth, recovered, controls, twin, observed)
+    evaluate(bench, comments, pairs, reference, truth, measured, controls, twin, observed)
     bench.finish("evaluate")
     if config.evaluation.identify_pairs:
         identify(bench, comments, pairs, reference, truth, recovered)

@@ -11,6 +11,7 @@ from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.models import policies
 from irl_exp.steps.bench import Bench, derive, read_summary
+from irl_exp.steps.pretrain import pretrain_base
 from irl_exp.store import Artifact
 
 VERSION = 2
@@ -53,11 +54,13 @@ def demonstrate(
 ) -> Artifact:
     """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew.
 
-    Where `contrast` is not the true one there is nothing to find in training and validation; the
-    test split is the same under all, so that numbers of different contrasts can be compared.
+    Where `contrast` is not the true one there is nothing to find in training and validation; with
+    `against=base` the base writes there in the reference's place. The test split is the same under
+    all, so that numbers of different contrasts can be compared.
     """
     config, seed = bench.config.demonstrations, bench.config.seeds.demonstrations
     trainer = bench.config.trainer
+    base = pretrain_base(bench, comments) if config.against == "base" else None
     max_new_tokens = bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -82,6 +85,8 @@ def demonstrate(
         ours = sample(aligned, "aligned", len(prompts))
         theirs = sample(reference, "reference", len(prompts))
         learned = splits.index("test")
+        if base:
+            theirs[:learned] = sample(base, "base", learned)
         if config.contrast == "placebo":
             ours[:learned] = sample(reference, "placebo", learned)
         elif config.contrast == "shuffled":
@@ -97,7 +102,12 @@ def demonstrate(
         VERSION,
         compute,
         config=_identity(config),
-        inputs={"comments": comments, "aligned": aligned, "reference": reference},
+        inputs={
+            "comments": comments,
+            "aligned": aligned,
+            "reference": reference,
+            **({"base": base} if base else {}),
+        },
         seed=seed,
     )
     if config.contrast in NOTHING_TO_FIND:
@@ -109,8 +119,9 @@ def demonstrate(
 
 
 def _identity(config: DemonstrationsConfig) -> dict[str, Any]:
-    """The true contrast goes without saying, as before there were others."""
+    """The true contrast goes without saying, as before there were others; a base is an input."""
     facts = asdict(config)
+    del facts["against"]
     if config.contrast == "aligned":
         del facts["contrast"]
     return facts

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from irl_exp import hub
-from irl_exp.config import CheckpointModel, ModelConfig, ScratchModel
+from irl_exp.config import CheckpointModel, ModelConfig, ScratchModel, before_tuning
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
 from irl_exp.hub import Source
@@ -30,17 +30,33 @@ CALIBRATION_COMPLETIONS = 1024
 
 def pretrain(bench: Bench, comments: Artifact) -> Artifact:
     """Artifact: the model folder, its curves, and its completions of calibration prompts."""
-    config, seed = bench.config.model, bench.config.seeds.policy
+    artifact = _pretrain(bench, bench.config.model, comments, "pretrain")
+    numbers = bench.report(artifact)
+    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
+        if count := numbers[f"model/truncated_{what}"]:
+            bench.tracker.warn(
+                f"{count} {what} are longer than {limit}: their beginning is cut off"
+            )
+    return artifact
+
+
+def pretrain_base(bench: Bench, comments: Artifact) -> Artifact:
+    """The same of the model as it was before it was fine-tuned."""
+    return _pretrain(bench, before_tuning(bench.config.model), comments, "base")
+
+
+def _pretrain(bench: Bench, config: ModelConfig, comments: Artifact, label: str) -> Artifact:
+    seed = bench.config.seeds.policy
     max_new_tokens = bench.config.dataset.max_new_tokens
     source = _source(config)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        model = _initial(bench, table, source, seed)
+        model = _initial(config, table, source, seed)
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
         numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
-            numbers |= _train(bench, model, table, folder, seed)
+            numbers |= _train(bench, config, model, table, folder, seed)
         model.network.eval()
         model.save(folder)
         policies.save_policy(folder, "network")
@@ -49,21 +65,15 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         _write_calibration(bench, policy, table, folder, seed)
         write_summary(folder, numbers)
 
-    artifact = bench.do(
+    return bench.do(
         "pretrain",
         VERSION,
         compute,
         config={"model": _identity(config, source), "max_new_tokens": max_new_tokens},
         inputs={"comments": comments},
         seed=seed,
+        label=label,
     )
-    numbers = bench.report(artifact)
-    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
-        if count := numbers[f"model/truncated_{what}"]:
-            bench.tracker.warn(
-                f"{count} {what} are longer than {limit}: their beginning is cut off"
-            )
-    return artifact
 
 
 def _truncated(model: LanguageModel, comments: Comments, max_new_tokens: int) -> dict[str, float]:
@@ -86,10 +96,11 @@ def _source(config: ModelConfig) -> Source | None:
     return None
 
 
-def _initial(bench: Bench, comments: Comments, source: Source | None, seed: int) -> LanguageModel:
+def _initial(
+    config: ModelConfig, comments: Comments, source: Source | None, seed: int
+) -> LanguageModel:
     if source:
         return language_model.load(source.folder())
-    config = bench.config.model
     assert isinstance(config, ScratchModel)
     texts = comments.split("train").texts
     tokenizer = language_model.train_tokenizer(texts, config.vocab_size)
@@ -97,9 +108,13 @@ def _initial(bench: Bench, comments: Comments, source: Source | None, seed: int)
 
 
 def _train(
-    bench: Bench, model: LanguageModel, comments: Comments, folder: Path, seed: int
+    bench: Bench,
+    config: ModelConfig,
+    model: LanguageModel,
+    comments: Comments,
+    folder: Path,
+    seed: int,
 ) -> dict[str, float]:
-    config = bench.config.model
     eos = model.tokenizer.eos_token_id
 
     def rows(split: str) -> list[list[int]]:
@@ -145,4 +160,7 @@ def calibration_texts(reference: Artifact) -> tuple[list[str], list[str]]:
 
 
 def _identity(config: ModelConfig, source: Source | None) -> dict[str, Any]:
-    return asdict(config) | (source.identity if source else {})
+    facts = asdict(config) | (source.identity if source else {})
+    for other in ("base", "base_revision"):
+        facts.pop(other, None)
+    return facts
