@@ -72,9 +72,10 @@ def test_measured_on_the_texts_that_it_learned_from(smoke: Path, lab: Lab) -> No
         assert numbers[held_out] == before[held_out]
 
 
-def test_toxic_outputs_as_the_paper_counts_them(smoke: Path, lab: Lab) -> None:
+def test_toxic_outputs_as_the_paper_counts_them(lab: Lab) -> None:
     """Greedy tokens by the library's own search, judged by words with their own probability."""
-    run = lab.run("evaluation.greedy_tokens=9", "until=align")
+    line = ("model.epochs=8", "rlhf.iterations=1", "until=align")  # it writes more than one thing
+    run, without = lab.run(*line, "evaluation.greedy_tokens=9"), lab.run(*line)
     table = Comments.load(artifact(lab, run, "curate"))
     known = table.table[table.table["split"].isin(["validation", "calibration"])]
     words = WordClassifier.fit(Comments(known).texts, Comments(known).labels)
@@ -92,9 +93,9 @@ def test_toxic_outputs_as_the_paper_counts_them(smoke: Path, lab: Lab) -> None:
     assert numbers["policy/aligned/paper_toxicity_ratio"] == np.mean(toxic >= 0.5)
     assert numbers["policy/aligned/paper_mean_toxicity"] == pytest.approx(toxic.mean(), abs=1e-6)
     assert 0 < numbers["policy/aligned/paper_mean_toxicity_low"] < toxic.mean()
-    # All else is as it is without, and is not computed under another name.
+    # All else is as it is without.
     assert {n: v for n, v in numbers.items() if n.startswith("policy/") and "paper" not in n} == {
-        n: v for n, v in summary(smoke).items() if n in numbers and n.startswith("policy/")
+        n: v for n, v in summary(without).items() if n.startswith("policy/")
     }
 
 
