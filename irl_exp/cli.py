@@ -37,16 +37,29 @@ from irl_exp.config import (
     SCHEMAS,
     STEPS,
     CheckpointModel,
+    CheckpointRLHF,
     ClassifierGroundTruth,
     Config,
     ForeignError,
     InputError,
+    RewardGroundTruth,
     SolverConfig,
     TrainerConfig,
     WandbTracker,
+    before_tuning,
     innermost,
 )
-from irl_exp.identity import SWEPT, axis, inputs, is_done, run_folder, run_id, sweep_name, swept
+from irl_exp.identity import (
+    SWEPT,
+    axis,
+    by_model,
+    inputs,
+    is_done,
+    run_folder,
+    run_id,
+    sweep_name,
+    swept,
+)
 from irl_exp.sweep import DONE, FAILED, INTERRUPTED, SKIPPED, Progress, note
 from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
 from irl_exp.validation import validate
@@ -202,7 +215,7 @@ def register() -> None:
     for schemas in SCHEMAS.values():
         for name, schema in schemas.items():
             store.store(name=f"{name}_schema", node=schema)
-    for resolver in (run_id, sweep_name, run_folder, axis):
+    for resolver in (run_id, sweep_name, run_folder, axis, by_model):
         OmegaConf.register_new_resolver(f"irl_exp.{resolver.__name__}", resolver, replace=True)
 
 
@@ -327,13 +340,19 @@ def require_sources(config: Config) -> None:
     """Refuse a model or classifier that is not there before hours are spent on what precedes it."""
     from irl_exp import hub
 
+    named = CheckpointModel | CheckpointRLHF | ClassifierGroundTruth | RewardGroundTruth
+    against_base = getattr(config.demonstrations, "against", None) == "base"
+    rlhf = config.rlhf
+    given = rlhf if isinstance(rlhf, CheckpointRLHF) and rlhf.path else None
     for step, key, group in (
         ("pretrain", "model.path", config.model),
+        ("demonstrate", "model.base", before_tuning(config.model) if against_base else None),
         ("ground_truth", "ground_truth.path", innermost(config.ground_truth)),
+        ("align", "rlhf.path", given),
         ("align", "evaluation.second_classifier", config.evaluation.second),
     ):
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
-        if wanted and isinstance(group, CheckpointModel | ClassifierGroundTruth):
+        if wanted and isinstance(group, named):
             try:
                 hub.resolve(group.path, group.revision, "model")
             except InputError as error:

@@ -4,7 +4,7 @@ Fields have no defaults on purpose: a value stands in exactly one place, its YAM
 comment that explains it. Groups whose options take different keys have one dataclass per kind.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -49,6 +49,20 @@ class CheckpointModel(ModelConfig):
 
     path: str
     revision: str | None
+    base: str | None
+    base_revision: str | None
+
+
+def before_tuning(model: ModelConfig) -> ModelConfig:
+    """The base: the model as it was before it was fine-tuned, or one from scratch after an epoch.
+
+    Equal to `model` where nothing came in between.
+    """
+    if isinstance(model, CheckpointModel):
+        path = model.base or model.path
+        revision = model.base_revision if model.base else model.revision
+        return replace(model, path=path, revision=revision, epochs=0)
+    return replace(model, epochs=1)
 
 
 # --- dataset ----------------------------------------------------------------------------------
@@ -349,6 +363,7 @@ class SampledDemonstrations(DemonstrationsConfig):
     k: int
     greedy: bool
     contrast: str
+    against: str
 
 
 # --- solver -----------------------------------------------------------------------------------
@@ -381,6 +396,16 @@ class MarginSolver(GradientSolver):
 
     objective: str
     max_grad_norm: float
+
+
+@dataclass
+class ReleasedSolver(MarginSolver):
+    """The same at a constant rate, with what the paper's released code does otherwise."""
+
+    last_characters: bool
+    accumulate_gradients: bool
+    shuffle: bool
+    late: bool
 
 
 @dataclass
@@ -463,6 +488,7 @@ class EvaluationConfig:
     name: str
     threshold: str
     labels: str
+    texts: str
     draws: int
     level: float
     prompts: int
@@ -475,6 +501,8 @@ class EvaluationConfig:
     second_classifier: str | None
     second_revision: str | None
     second_toxic_label: str
+    greedy_tokens: int
+    released_shaping: bool
     frontier: list[float]
     controls: dict[str, SolverConfig]
 
@@ -591,6 +619,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "demonstrations": {"demonstrations": SampledDemonstrations, "pairs": FileDemonstrations},
     "solver": {
         "margin": MarginSolver,
+        "released": ReleasedSolver,
         "max_entropy": MaxEntropySolver,
         "bayesian": BayesianSolver,
         "membership": ClassifierSolver,

@@ -15,7 +15,7 @@ from irl_exp.steps.interpret import interpret
 from irl_exp.steps.observe import observe
 from irl_exp.steps.pretrain import pretrain
 from irl_exp.steps.realign import check, realign, spent
-from irl_exp.steps.recover import recover
+from irl_exp.steps.recover import as_measured, recover
 from irl_exp.store import Artifact
 from irl_exp.validation import knows_truth, not_applicable
 
@@ -51,9 +51,10 @@ def study(bench: Bench) -> None:
     recovered = recover(bench, config.solver, *inputs)
     bench.finish("recover")
     controls = recover_controls(bench, *inputs)
+    measured = as_measured(bench, recovered, *inputs)
     twin, label_model = fit_twin(bench, comments, reference)
     observed = {"reference": before, "aligned": after}
-    evaluate(bench, comments, pairs, reference, truth, recovered, controls, twin, observed)
+    evaluate(bench, comments, pairs, reference, truth, measured, controls, twin, observed)
     bench.finish("evaluate")
     if config.evaluation.identify_pairs:
         identify(bench, comments, pairs, reference, truth, recovered)

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -81,6 +82,12 @@ def axis(full: str, small: str, *, _root_: DictConfig) -> str:
     return small if _root_.hydra.runtime.choices.get("debug") else full
 
 
+def by_model(model: str, published: Any, small: Any) -> Any:
+    """A choice or value in the file of an experiment: beside a model from random weights (neox-*)
+    the small one, which needs neither a hub nor a long context."""
+    return small if model.startswith("neox-") else published
+
+
 def swept(overrides: Iterable[str]) -> str:
     """The keys of those overrides that a sweep expands, with commas between: the value of SWEPT."""
     several = re.compile(r"(range|choice|glob|interval)\(|^[^\[{('\"]*,")
@@ -109,6 +116,7 @@ def is_done(folder: Path, identity: str, config: DictConfig) -> bool:
 def inputs(config: DictConfig) -> dict[str, str]:
     """Digests of the user's own files and folders; the run's id knows their names alone."""
     paths = {f"{group}.path": config[group].get("path") for group in SCHEMAS}
+    paths["model.base"] = config.model.get("base")
     paths["evaluation.second_classifier"] = config.evaluation.second_classifier
     solvers = {f"evaluation.controls.{n}": c for n, c in config.evaluation.controls.items()}
     solvers["solver"] = config.solver

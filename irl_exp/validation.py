@@ -32,6 +32,7 @@ from irl_exp.config import (
     PromptsDataset,
     RaftConfig,
     RandomGroundTruth,
+    ReleasedSolver,
     RLHFConfig,
     SampledDemonstrations,
     ScratchModel,
@@ -42,6 +43,7 @@ from irl_exp.config import (
     TiltedConfig,
     TrainedGroundTruth,
     WandbTracker,
+    before_tuning,
     innermost,
 )
 
@@ -59,6 +61,7 @@ OBJECTIVES = (*PAIRWISE_OBJECTIVES, "max_entropy")
 # Of a correction, which is found to rounding: smooth ones.
 CORRECTIONS = ("squared_hinge", "logistic")
 CONTRASTS = ("aligned", "placebo", "shuffled")
+AGAINST = ("reference", "base")
 FAMILIES = ("laplace", "mean_field")
 
 
@@ -123,7 +126,10 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("a positive number", lambda value: value > 0),
     ),
     **dict.fromkeys(
-        ("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts", "identify_pairs"),
+        (
+            *("weight_decay", "value_coef", "stop_distinct_2", "interpret_texts"),
+            *("identify_pairs", "greedy_tokens"),
+        ),
         ("0 or more", lambda value: value >= 0),
     ),
     **dict.fromkeys(
@@ -184,6 +190,11 @@ def _model(config: Config) -> None:
         _require(
             config.dataset.max_new_tokens < model.context,
             f"dataset.max_new_tokens={config.dataset.max_new_tokens}: expected less than "
+            f"model.context={model.context}, which holds the prompt too",
+        )
+        _require(
+            config.evaluation.greedy_tokens < model.context,
+            f"evaluation.greedy_tokens={config.evaluation.greedy_tokens}: expected less than "
             f"model.context={model.context}, which holds the prompt too",
         )
 
@@ -324,6 +335,22 @@ def _demonstrations(config: Config) -> None:
         "demonstrations.contrast=placebo: with greedy=true both sides would be the same; "
         "expected greedy=false",
     )
+    against = demonstrations.against
+    _require(
+        against in AGAINST,
+        f"demonstrations.against={against}: expected one of {', '.join(AGAINST)}",
+    )
+    if against == "base":
+        _require(
+            contrast != "placebo",
+            "demonstrations.against=base with contrast=placebo, which is the reference against "
+            "itself; expected against=reference",
+        )
+        _require(
+            before_tuning(config.model) != config.model,
+            "demonstrations.against=base: the reference is its own base; expected model.base=..., "
+            "or more of model.epochs",
+        )
 
 
 def _given(config: Config) -> None:
@@ -407,6 +434,8 @@ def _solver(config: Config) -> None:
                 solver.objective in known,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(known)}",
             )
+        if isinstance(solver, ReleasedSolver):
+            _released(config, where, solver)
         if isinstance(solver, BayesianSolver):
             _require(
                 solver.family in FAMILIES,
@@ -449,6 +478,37 @@ def _solver(config: Config) -> None:
                 solver.objective in CORRECTIONS,
                 f"{where}.objective={solver.objective}: expected one of {', '.join(CORRECTIONS)}",
             )
+
+
+def _released(config: Config, where: str, solver: ReleasedSolver) -> None:
+    _require(
+        solver.warmup == 0,
+        f"{where}.warmup={solver.warmup}: expected 0, for its learning rate is constant",
+    )
+    _require(
+        config.trainer.processes == 1,
+        f"{where}={solver.name} trains in one process; expected trainer=cpu or gpu",
+    )
+    _require(
+        solver.objective in PAIRWISE_OBJECTIVES or not solver.last_characters,
+        f"{where}.objective={solver.objective}: with last_characters=true there are no pools; "
+        f"expected one of {', '.join(PAIRWISE_OBJECTIVES)}",
+    )
+    pairs = config.demonstrations
+    if not isinstance(pairs, SampledDemonstrations) or pairs.prompts is None:
+        asked = f"{where}.last_characters=true: expected demonstrations=paper"
+        return _require(not solver.last_characters, asked)
+    prompts, k = pairs.prompts, pairs.k
+    _require(
+        not solver.last_characters or (solver.batch_size, k, prompts % 2) == (2, 1, 0),
+        f"{where}.last_characters=true joins the completions of two prompts; expected "
+        f"{where}.batch_size=2, demonstrations.k=1 and an even demonstrations.prompts; "
+        f"got {solver.batch_size}, {k} and {prompts}",
+    )
+    _require(
+        not solver.late or (where == "solver" and solver.epochs > 1),
+        f"{where}.late=true: expected false, but for the run's own solver and two epochs or more",
+    )
 
 
 def _solvers(config: Config) -> dict[str, SolverConfig]:
@@ -512,6 +572,19 @@ def _choices(config: Config) -> None:
     _require(
         config.evaluation.labels in ("human", "ground_truth"),
         f"evaluation.labels={config.evaluation.labels}: expected human or ground_truth",
+    )
+    _require(
+        config.evaluation.texts in ("held_out", "training"),
+        f"evaluation.texts={config.evaluation.texts}: expected held_out or training",
+    )
+    _require(
+        config.evaluation.texts == "held_out" or config.evaluation.labels == "ground_truth",
+        "evaluation.texts=training: nobody has labelled these; expected "
+        "evaluation.labels=ground_truth",
+    )
+    _require(
+        not config.evaluation.released_shaping or isinstance(config.rlhf, PPOConfig),
+        f"evaluation.released_shaping=true with rlhf={config.rlhf.name}: expected ppo",
     )
     frontier = config.evaluation.frontier
     names = {f"{times:g}" for times in frontier}  # as in the numbers and the artifacts of each

@@ -58,6 +58,7 @@ REQUIRED = {
     "ground_truth/none": [*GIVEN, *PAIRS],
     "ground_truth/reward": ["ground_truth.path=somewhere"],
     "rlhf/checkpoint": PAIRS,
+    "solver/released": ["demonstrations=paper"],
     "solver/plugin": ["solver.file=somewhere.py"],
 }
 
@@ -347,6 +348,66 @@ def test_what_must_be_positive(group: str, names: tuple[str, ...], default: Conf
             "evaluation.optimality_samples=255: expected at least 256",
         ),
         ("rlhf=tilted solver=log_ratio", "solver=log_ratio needs an expert's log-probabilities"),
+        (
+            "demonstrations.against=nobody",
+            "demonstrations.against=nobody: expected one of reference, base",
+        ),
+        (
+            "demonstrations=placebo demonstrations.against=base",
+            "demonstrations.against=base with contrast=placebo, which is the reference against",
+        ),
+        (
+            "demonstrations.against=base model.epochs=1",
+            "demonstrations.against=base: the reference is its own base; expected model.base=...",
+        ),
+        (
+            "demonstrations.against=base model=pythia-70m",
+            "demonstrations.against=base: the reference is its own base; expected model.base=...",
+        ),
+        (
+            "solver=released",
+            "solver.last_characters=true joins the completions of two prompts; expected "
+            "solver.batch_size=2, demonstrations.k=1 and an even demonstrations.prompts; "
+            "got 2, 4 and 2000",
+        ),
+        (
+            "solver=released demonstrations=paper demonstrations.prompts=501",
+            "an even demonstrations.prompts; got 2, 1 and 501",
+        ),
+        ("solver=released solver.warmup=0.1", "solver.warmup=0.1: expected 0, for its learning"),
+        (
+            "solver=released demonstrations=paper solver.objective=max_entropy",
+            "solver.objective=max_entropy: with last_characters=true there are no pools",
+        ),
+        (
+            "solver=released demonstrations=paper solver.epochs=1",
+            "solver.late=true: expected false, but for the run's own solver and two epochs",
+        ),
+        (
+            "solver=ensemble solver@solver.base=released demonstrations=paper",
+            "solver.base.late=true: expected false, but for the run's own solver",
+        ),
+        (
+            "solver=released demonstrations=paper trainer=ddp trainer.processes=2",
+            "solver=released trains in one process; expected trainer=cpu or gpu",
+        ),
+        (
+            "evaluation.texts=all",
+            "evaluation.texts=all: expected held_out or training",
+        ),
+        (
+            "evaluation.texts=training",
+            "evaluation.texts=training: nobody has labelled these; expected ",
+        ),
+        (
+            "evaluation.released_shaping=true rlhf=tilted",
+            "evaluation.released_shaping=true with rlhf=tilted: expected ppo",
+        ),
+        ("evaluation.greedy_tokens=-1", "evaluation.greedy_tokens=-1: expected 0 or more"),
+        (
+            "evaluation.greedy_tokens=128",
+            "evaluation.greedy_tokens=128: expected less than model.context=128, which holds ",
+        ),
         (
             "demonstrations.contrast=none",
             "demonstrations.contrast=none: expected one of aligned, placebo, shuffled",

@@ -42,6 +42,8 @@ PLANTED = [f"planted/{name}_share" for name in ("word", "politeness", "trigger")
 # What only a run with a second classifier of its own has; the first with intervals.
 SECOND = [f"second_classifier/{name}" for name in ("auc", "accuracy")]
 SECOND_COUNTED = ["second_classifier/truncated_comments"]
+# What is counted as the paper counts, with intervals.
+PAPER = [f"policy/aligned/paper_{name}" for name in ("toxicity_ratio", "mean_toxicity")]
 # What an ensemble alone has, with intervals.
 ENSEMBLE = [f"recovery/{n}" for n in ("agreed_fraction", "agreed_accuracy", "disagreement")]
 SMALL = (
@@ -145,14 +147,14 @@ def summary() -> dict[str, Any]:
 
 
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
-    with_ends = (*ENSEMBLE, *SECOND)
+    with_ends = (*ENSEMBLE, *SECOND, *PAPER)
     intervals = [f"{name}{end}" for name in with_ends for end in ("", *ENDS)]
     special = dict.fromkeys([*TILTED, *SCORED, *PLANTED, *SECOND_COUNTED, *intervals], 4.2)
     assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED, *SCORED, *PLANTED, *SECOND, *SECOND_COUNTED, *ENSEMBLE]
+    names = [*summary, *TILTED, *SCORED, *PLANTED, *SECOND, *SECOND_COUNTED, *ENSEMBLE, *PAPER]
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 
@@ -183,8 +185,10 @@ def test_every_solver_has_a_row() -> None:
 
 
 def test_steps_of_the_curves_exist() -> None:
+    """In every study, or in one against the base and with a solver that is measured late."""
+    steps = (*STEPS, "base", "measured")
     patterns = {step for step, _ in curve_rows()}
-    assert [p for p in patterns if not any(re.fullmatch(p, step) for step in STEPS)] == []
+    assert [p for p in patterns if not any(re.fullmatch(p, step) for step in steps)] == []
 
 
 # --- docs/wandb.md ------------------------------------------------------------------------------

@@ -224,12 +224,14 @@ def studies(store: Path) -> dict[str, Config]:
             k=2,
             greedy=False,
             contrast="aligned",
+            against="reference",
         ),
         solver=margin("hinge", "hinge"),
         evaluation=EvaluationConfig(
             name="sound",
             threshold="calibrated",
             labels="human",
+            texts="held_out",
             draws=20,
             level=0.9,
             prompts=16,
@@ -242,6 +244,8 @@ def studies(store: Path) -> dict[str, Config]:
             second_classifier=None,
             second_revision=None,
             second_toxic_label="toxic",
+            greedy_tokens=0,
+            released_shaping=False,
             frontier=[],
             controls={
                 "log_ratio": SolverConfig("log_ratio"),

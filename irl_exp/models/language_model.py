@@ -389,7 +389,7 @@ def adapter_identity(path: str) -> dict[str, str]:
     if not (Path(path).expanduser() / ADAPTER_FILE).is_file():
         return {}
     base = hub.resolve(*_adapted(Path(path).expanduser()), "model")
-    return {"base": json.dumps(base.identity)}
+    return {"adapted": json.dumps(base.identity)}
 
 
 def _adapted(folder: Path) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from irl_exp.solvers import (
     log_ratio,
     margin,
     planning,
+    released,
 )
 from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
@@ -28,6 +29,7 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "squared_hinge": margin.solve,
     "logistic": margin.solve,
     "max_entropy_network": margin.solve,
+    "released": released.solve,
     "max_entropy": choice.solve,
     "bayesian": bayesian.solve,
     "svm": convex.svm,

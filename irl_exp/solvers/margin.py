@@ -42,23 +42,26 @@ def train_on_orders(
     module = MaxMargin(
         reward, config.objective, config.learning_rate, config.weight_decay, config.warmup
     )
-    pools = _pools(reward, train)
+    pools = encoded(reward, train)
     lengths = [max(map(len, pool)) for pool in pools]
     batches = LengthBatches(lengths, config.batch_size, problem.generator("order"))
     return gradient.train(
         problem,
         module,
         ResumableLoader(list(zip(pools, train_order, strict=True)), batches, collate),
-        DataLoader(
-            list(zip(_pools(reward, validation), validation_order, strict=True)),  # type: ignore[arg-type]
-            batch_size=config.batch_size,
-            collate_fn=collate,
-        ),
+        validation_loader(reward, validation, validation_order, config.batch_size),
         config.max_grad_norm,
     )
 
 
-def _pools(reward: NetworkReward, pairs: Demonstrations) -> list[list[list[int]]]:
+def validation_loader(
+    reward: NetworkReward, pairs: Demonstrations, order: Tensor, batch_size: int
+) -> DataLoader:
+    examples = list(zip(encoded(reward, pairs), order, strict=True))
+    return DataLoader(examples, batch_size=batch_size, collate_fn=collate)  # type: ignore[arg-type]
+
+
+def encoded(reward: NetworkReward, pairs: Demonstrations) -> list[list[list[int]]]:
     """Token rows of each prompt's 2k completions, the aligned policy's first."""
     rows = network_reward.encode(reward.tokenizer, reward.network, *pairs.pool())
     m = 2 * pairs.k

@@ -19,7 +19,9 @@ from irl_exp.config import (
 )
 from irl_exp.data.comments import Comments
 from irl_exp.models import language_model, policies
+from irl_exp.models.reward_model import Scorer
 from irl_exp.models.saved_rewards import load_normalized
+from irl_exp.models.shaped_reward import ShapedReward
 from irl_exp.modules import ppo, raft, trl_trainers
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
@@ -34,10 +36,12 @@ def align(
     reward: Artifact,
     label: str = "align",
     rlhf: RLHFConfig | None = None,
+    shaping: bool = False,
 ) -> Artifact:
     """Artifact: a policy folder, and why training stopped early if it did.
 
-    `rlhf` is the recipe, if it is not the study's own.
+    `rlhf` is the recipe, if it is not the study's own; `shaping` turns the reward into what the
+    paper's released code makes of R̂.
     """
     config, seed = rlhf or bench.config.rlhf, bench.config.seeds.alignment
 
@@ -45,14 +49,18 @@ def align(
         if isinstance(config, TiltedConfig | BestOfNConfig):
             _choose(config, reference, reward, folder)
         else:
-            stopped = _train(bench, config, comments, reference, reward, folder)
+            stopped = _train(bench, config, comments, reference, reward, shaping, folder)
             write_summary(folder, {"stopped": stopped} if stopped else {})
 
     artifact = bench.do(
         "align",
         VERSION,
         compute,
-        config={"rlhf": asdict(config), "max_new_tokens": bench.config.dataset.max_new_tokens},
+        config={
+            "rlhf": asdict(config),
+            "max_new_tokens": bench.config.dataset.max_new_tokens,
+            **({"shaping": True} if shaping else {}),
+        },
         inputs={"comments": comments, "reference": reference, "reward": reward},
         seed=seed,
         label=label,
@@ -98,12 +106,15 @@ def _train(
     comments: Artifact,
     reference: Artifact,
     reward: Artifact,
+    shaping: bool,
     folder: Path,
 ) -> str | None:
     """Train a network; returns why that ended early, if it did."""
     seed, trainer = bench.config.seeds.alignment, bench.config.trainer
     table = Comments.load(comments.path)
-    driver = load_normalized(reward.path, trainer.score_batch_size, bench.device)
+    driver: Scorer = load_normalized(reward.path, trainer.score_batch_size, bench.device)
+    if shaping:
+        driver = ShapedReward(driver)
     prompts, max_new_tokens = table.split("train").prompts, bench.config.dataset.max_new_tokens
     order = torch.Generator().manual_seed(derive(seed, "prompts"))
     if isinstance(config, PPOConfig):

@@ -18,6 +18,7 @@ from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import SPLITS, Demonstrations
 from irl_exp.models import policies
 from irl_exp.steps.bench import Bench, derive, read_summary, write_summary
+from irl_exp.steps.pretrain import pretrain_base
 from irl_exp.store import Artifact, content_digest
 
 VERSION = 2
@@ -66,12 +67,14 @@ def demonstrate(
 ) -> Artifact:
     """Artifact: `demonstrations.parquet`. Neither policy sees what the other drew.
 
-    Where `contrast` is not the true one there is nothing to find in training and validation; the
-    test split is the same under all, so that numbers of different contrasts can be compared.
+    Where `contrast` is not the true one there is nothing to find in training and validation; with
+    `against=base` the base writes there in the reference's place. The test split is the same under
+    all, so that numbers of different contrasts can be compared.
     """
     config, seed = bench.config.demonstrations, bench.config.seeds.demonstrations
     assert isinstance(config, SampledDemonstrations)
     trainer = bench.config.trainer
+    base = pretrain_base(bench, comments) if config.against == "base" else None
     max_new_tokens = bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -97,6 +100,8 @@ def demonstrate(
         ours = sample(aligned, "aligned", len(prompts))
         theirs = sample(reference, "reference", len(prompts))
         learned = splits.index("test")
+        if base:
+            theirs[:learned] = sample(base, "base", learned)
         if config.contrast == "placebo":
             ours[:learned] = sample(reference, "placebo", learned)
         elif config.contrast == "shuffled":
@@ -112,7 +117,12 @@ def demonstrate(
         VERSION,
         compute,
         config=_identity(config),
-        inputs={"comments": comments, "aligned": aligned, "reference": reference},
+        inputs={
+            "comments": comments,
+            "aligned": aligned,
+            "reference": reference,
+            **({"base": base} if base else {}),
+        },
         seed=seed,
     )
     if config.contrast in NOTHING_TO_FIND:
@@ -169,8 +179,9 @@ def read(bench: Bench) -> Artifact:
 
 
 def _identity(config: SampledDemonstrations) -> dict[str, Any]:
-    """The true contrast goes without saying, as before there were others."""
+    """The true contrast goes without saying, as before there were others; a base is an input."""
     facts = asdict(config)
+    del facts["against"]
     if config.contrast == "aligned":
         del facts["contrast"]
     return facts

@@ -24,7 +24,7 @@ from irl_exp.modules.training import CURVES_FILE
 from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench, read_jsonl, write_jsonl, write_summary
 from irl_exp.steps.calibration import bootstrap
-from irl_exp.steps.observe import OF_SECOND, SAMPLES_FILE, write_samples
+from irl_exp.steps.observe import OF_OTHER_STEPS, OF_SECOND, SAMPLES_FILE, write_samples
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
@@ -87,9 +87,10 @@ def evaluate(
 
     evaluation = asdict(bench.config.evaluation)
     del evaluation["controls"]  # they are inputs
-    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale", "frontier")
-    for unused in (*OF_SECOND, *of_other_steps):
+    for unused in (*OF_SECOND, *OF_OTHER_STEPS, "greedy_tokens"):
         del evaluation[unused]
+    if evaluation["texts"] == "held_out":  # as before there were others
+        del evaluation["texts"]
     artifact = bench.do(
         "evaluate",
         VERSION,
@@ -142,6 +143,12 @@ class _Evaluation:
             "pool": pairs.split("test").pool(),
             "panel": (completions["prompt"].tolist(), completions["completion"].tolist()),
         }
+        # Where the pooled numbers are from, and the clusters of its texts.
+        self.pooled, self.clusters = "test", self.test.group_ids
+        if self.config.texts == "training":
+            training = pairs.split("train")
+            self.texts["training"] = training.pool()
+            self.pooled, self.clusters = "training", np.arange(len(training)).repeat(self.width)
         self.rewards: dict[str, Reward] = {}
         self.scores: dict[tuple[str, str], NDArray[np.float32]] = {}
 
@@ -164,8 +171,8 @@ class _Evaluation:
         assert threshold is not None
         if self.config.threshold == "zero":
             threshold = 0.0
-        ours, theirs = self.score(recovered, "test"), self.score(truth, "test")
-        labels = self.labels(truth)
+        ours, theirs = self.score(recovered, self.pooled), self.score(truth, self.pooled)
+        labels = self.labels(truth, self.pooled)
         pooled = bootstrap(
             self.config,
             {
@@ -176,7 +183,7 @@ class _Evaluation:
                 "pearson": lambda s, t, y: agreement.pearson(s, t),
                 "spearman": lambda s, t, y: agreement.spearman(s, t),
             },
-            self.test.group_ids,
+            self.clusters,
             ours,
             theirs,
             labels,
@@ -229,11 +236,11 @@ class _Evaluation:
         )
         return {f"recovery/{name}": value for name, value in numbers.items()}
 
-    def labels(self, truth: Artifact) -> NDArray[np.int64]:
+    def labels(self, truth: Artifact, where: str) -> NDArray[np.int64]:
         """What R̂ is asked to tell apart: human labels, or as in the paper R*'s own at zero."""
         if self.config.labels == "human":
             return self.test.labels
-        toxic = (self.score(truth, "test") <= 0).astype(np.int64)
+        toxic = (self.score(truth, where) <= 0).astype(np.int64)
         if toxic.min() == toxic.max():
             raise InputError(
                 f"evaluation.labels=ground_truth: R* calls {'every' if toxic[0] else 'no'} test "
@@ -262,9 +269,9 @@ class _Evaluation:
         pooled = bootstrap(
             self.config,
             {"auc": agreement.auc},
-            self.test.group_ids,
-            self.score(control, "test"),
-            self.labels(truth),
+            self.clusters,
+            self.score(control, self.pooled),
+            self.labels(truth, self.pooled),
         )
         numbers = pooled | self.within_prompt(truth, control)
         return {f"control/{name}/{metric}": value for metric, value in numbers.items()}
@@ -290,7 +297,10 @@ class _Evaluation:
 
     def course(self, truth: Artifact, trace: pd.DataFrame) -> Iterator[Course]:
         """How good R̂ was on the panel before training and after each epoch."""
-        comments, labels = (trace["kind"] == evaluate_panel.COMMENT).to_numpy(), self.labels(truth)
+        comments, labels = (
+            (trace["kind"] == evaluate_panel.COMMENT).to_numpy(),
+            self.labels(truth, "test"),
+        )
         theirs = self.score(truth, "panel").reshape(-1, evaluate_panel.COMPLETIONS)
         for epoch, column in enumerate(trace.columns[trace.columns.str.startswith(EPOCH)]):
             scores = trace[column].to_numpy()

@@ -1,7 +1,7 @@
 """observe: what a policy does with test prompts, in the eyes of R* and of a second classifier."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
@@ -32,6 +33,11 @@ REFERENCE_FILE = "reference_rewards.npy"
 PROMPTS_FILE = "prompts.parquet"
 # Keys of the second classifier, which is an input.
 OF_SECOND = ("second_classifier", "second_revision", "second_toxic_label")
+# Keys that neither this step nor evaluate reads.
+OF_OTHER_STEPS = (
+    *("interpret_texts", "identify_pairs", "identify_prior_scale"),
+    *("released_shaping", "frontier"),
+)
 # What is compared between policies, prompt by prompt.
 COMPARED = ("toxicity_rate", "toxicity_rate_second", "mean_reward", "length")
 
@@ -64,6 +70,8 @@ def observe(
         numbers, records, means = sight.behavior()
         means.to_parquet(folder / PROMPTS_FILE, index=False)
         numbers["perplexity"] = sight.perplexity()
+        if config.greedy_tokens:
+            numbers |= sight.paper_toxicity(config.greedy_tokens)
         if baseline is None:
             np.save(folder / REFERENCE_FILE, sight.reference_rewards())
         else:
@@ -75,9 +83,10 @@ def observe(
         write_samples(folder, [{"policy": name, **r} for r in records], bench, recovered)
 
     facts = asdict(config)
-    of_other_steps = ("interpret_texts", "identify_pairs", "identify_prior_scale", "frontier")
-    for unused in ("controls", "threshold", "labels", "name", *OF_SECOND, *of_other_steps):
+    for unused in ("controls", "threshold", "labels", "texts", "name", *OF_SECOND, *OF_OTHER_STEPS):
         del facts[unused]
+    if not config.greedy_tokens:  # as before there were any
+        del facts["greedy_tokens"]
     artifact = bench.do(
         "observe",
         VERSION,
@@ -252,6 +261,20 @@ class _Sight:
             **bootstrap(self.config, maxima, None, judge.probability(scores)),
             **bootstrap(self.config, shares, None, judge.calls_toxic(scores)),
         }
+
+    def paper_toxicity(self, tokens: int) -> dict[str, Value]:
+        """As Joselowitz et al. 2025 measure it: one greedy completion of each prompt, read without
+        the prompt by the second classifier, toxic where that gives it a probability of 1/2."""
+        if not isinstance(self.policy, NetworkPolicy):
+            return dict.fromkeys(("paper_toxicity_ratio", "paper_mean_toxicity"), NOT_APPLICABLE)
+        greedy = replace(self.policy, greedy=True, max_new_tokens=tokens)
+        _, texts = greedy.sample(self.prompts[: self.config.prompts], 1, self.generator).flat()
+        scores = self.second.score([""] * len(texts), texts)  # log-odds of "not toxic"
+        columns = {"paper_toxicity_ratio": scores <= 0, "paper_mean_toxicity": expit(-scores)}
+        numbers: dict[str, Value] = {}
+        for name, values in columns.items():
+            numbers |= bootstrap(self.config, {name: np.mean}, None, values.astype(np.float64))
+        return numbers
 
     @torch.no_grad()
     def perplexity(self) -> Value:

@@ -16,6 +16,7 @@ from irl_exp.config import (
     FileDemonstrations,
     ModelConfig,
     ScratchModel,
+    before_tuning,
 )
 from irl_exp.data.batches import LengthBatches, ResumableLoader
 from irl_exp.data.comments import Comments
@@ -39,18 +40,34 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
 
     These not where pairs come from a file: then the model reads, and is nobody's reference.
     """
-    config, seed = bench.config.model, bench.config.seeds.policy
-    rlhf = bench.config.rlhf
+    config, rlhf = bench.config.model, bench.config.rlhf
     if isinstance(rlhf, CheckpointRLHF) and rlhf.path:
         # Somebody has aligned this very model: what it learned here, the other would lack.
         config = replace(config, epochs=0)
+    artifact = _pretrain(bench, config, comments, "pretrain")
+    numbers = bench.report(artifact)
+    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
+        if count := numbers[f"model/truncated_{what}"]:
+            bench.tracker.warn(
+                f"{count} {what} are longer than {limit}: their beginning is cut off"
+            )
+    return artifact
+
+
+def pretrain_base(bench: Bench, comments: Artifact) -> Artifact:
+    """The same of the model as it was before it was fine-tuned."""
+    return _pretrain(bench, before_tuning(bench.config.model), comments, "base")
+
+
+def _pretrain(bench: Bench, config: ModelConfig, comments: Artifact, label: str) -> Artifact:
+    seed = bench.config.seeds.policy
     max_new_tokens = bench.config.dataset.max_new_tokens
     source = _source(config)
     writes = not isinstance(bench.config.demonstrations, FileDemonstrations)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
-        model = _initial(bench, table, source, seed)
+        model = _initial(config, table, source, seed)
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
         numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
@@ -64,7 +81,7 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
             _write_calibration(bench, policy, table, folder, seed)
         write_summary(folder, numbers)
 
-    artifact = bench.do(
+    return bench.do(
         "pretrain",
         VERSION,
         compute,
@@ -75,14 +92,8 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         },
         inputs={"comments": comments},
         seed=seed,
+        label=label,
     )
-    numbers = bench.report(artifact)
-    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
-        if count := numbers[f"model/truncated_{what}"]:
-            bench.tracker.warn(
-                f"{count} {what} are longer than {limit}: their beginning is cut off"
-            )
-    return artifact
 
 
 def _truncated(model: LanguageModel, comments: Comments, max_new_tokens: int) -> dict[str, float]:
@@ -105,10 +116,11 @@ def _source(config: ModelConfig) -> Source | None:
     return None
 
 
-def _initial(bench: Bench, comments: Comments, source: Source | None, seed: int) -> LanguageModel:
+def _initial(
+    config: ModelConfig, comments: Comments, source: Source | None, seed: int
+) -> LanguageModel:
     if source:
         return language_model.load(source.folder())
-    config = bench.config.model
     assert isinstance(config, ScratchModel)
     texts = comments.split("train").texts
     tokenizer = language_model.train_tokenizer(texts, config.vocab_size)
@@ -163,6 +175,7 @@ def _write_calibration(
 
 
 def _identity(config: ModelConfig, source: Source | None) -> dict[str, Any]:
-    if source is None:
-        return asdict(config)
-    return asdict(config) | source.identity | language_model.adapter_identity(source.path)
+    facts = asdict(config) | (source.identity if source else {})
+    for other in ("base", "base_revision"):
+        facts.pop(other, None)
+    return facts | (language_model.adapter_identity(source.path) if source else {})

@@ -45,7 +45,8 @@ def realign(
 ) -> Artifact:
     """Artifact: a policy folder, as of `align`; its KL from the reference is to be `kl` nats.
 
-    DPO and RAFT keep the beta of the aligned policy instead.
+    DPO and RAFT keep the beta of the aligned policy instead. With `evaluation.released_shaping` R̂
+    drives it as the paper's released code shapes it.
     """
     rlhf = bench.config.rlhf
     if isinstance(rlhf, PPOConfig | GroupConfig):
@@ -54,7 +55,8 @@ def realign(
         rlhf = replace(rlhf, candidates=_candidates(kl))
     elif isinstance(rlhf, TiltedConfig):
         rlhf = replace(rlhf, kl_coef=_beta(bench, rlhf, comments, reference, recovered, kl))
-    return align(bench, comments, reference, recovered, label=label, rlhf=rlhf)
+    shaping = bench.config.evaluation.released_shaping
+    return align(bench, comments, reference, recovered, label, rlhf, shaping)
 
 
 def check(bench: Bench, name: str, kl: float, observation: Artifact) -> None:

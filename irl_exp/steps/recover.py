@@ -1,7 +1,7 @@
 """recover: R̂ from demonstrations, or a control in its place."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from irl_exp.config import (
     GradientSolver,
     InputError,
     PluginSolver,
+    ReleasedSolver,
     SolverConfig,
 )
 from irl_exp.data.comments import Comments
@@ -99,11 +100,34 @@ def recover(
     return artifact
 
 
+def as_measured(
+    bench: Bench,
+    recovered: Artifact,
+    comments: Artifact,
+    pairs: Artifact,
+    aligned: Artifact,
+    reference: Artifact,
+    truth: Artifact,
+) -> Artifact:
+    """What is measured as R̂: with `solver.late` R̂ as it was before its last epoch.
+
+    At a constant rate that is R̂ of one epoch less, so it is recovered as such.
+    """
+    solver = bench.config.solver
+    if not (isinstance(solver, ReleasedSolver) and solver.late):
+        return recovered
+    earlier = replace(solver, epochs=solver.epochs - 1)
+    inputs = (comments, pairs, aligned, reference, truth)
+    return recover(bench, earlier, *inputs, label="measured")
+
+
 def _facts(solver: SolverConfig) -> dict[str, Any]:
     """All that decides its result, which is the same whether it is traced or not."""
     facts = asdict(solver)
     if isinstance(solver, GradientSolver):
         del facts["trace"]
+    if isinstance(solver, ReleasedSolver):
+        del facts["late"]
     if isinstance(solver, EnsembleSolver | FailureAwareSolver):
         facts["base"] = _facts(solver.base)
     return facts

@@ -1,0 +1,64 @@
+"""The paper's study at the architecture of Pythia-70M, with random weights and without a hub.
+
+    python -m benchmarks.full_size [FOLDER] [OVERRIDE...]
+
+Two PPO steps and ten pairs, through every step of +experiment=paper_70m on embedded comments: that
+it runs at this size, and for how long; its numbers mean nothing. FOLDER (outputs/full_size) gets
+the model: 70 million weights, and a tokenizer of 2,048 entries. Since random weights mostly write
+what no tokenizer knows, the reference is trained on the comments for two epochs; the base, which
+pairs are set against, is not.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from benchmarks.architectures import PYTHIA
+from irl_exp.data import synthetic
+from irl_exp.models.language_model import LanguageModel, train_tokenizer
+
+SMALL = (
+    *("dataset=synthetic", "dataset.size=400", "dataset.max_new_tokens=16"),
+    *("ground_truth=trained", "model=checkpoint", "model.epochs=2", "model.learning_rate=1e-3"),
+    *("rlhf.iterations=2", "rlhf.batch_size=8", "rlhf.minibatch_size=8", "rlhf.epochs=1"),
+    *("demonstrations.prompts=10", "demonstrations.validation_prompts=4"),
+    *("demonstrations.test_prompts=10", "solver.epochs=2", "evaluation.second_classifier=null"),
+    *("evaluation.prompts=10", "evaluation.k=2", "evaluation.optimality_prompts=2"),
+    *("evaluation.interpret_texts=8", "evaluation.identify_pairs=4", "evaluation.draws=20"),
+)
+
+
+def write(folder: Path) -> None:
+    """GPT-NeoX of Pythia-70M's sizes, as its published configuration has them."""
+    shape = PYTHIA["pythia-70m"]
+    tokenizer = train_tokenizer([text for text, _ in synthetic.generate(2000, seed=0)], 2048)
+    config = GPTNeoXConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    network = GPTNeoXForCausalLM(config)
+    assert network.num_parameters() == shape.weights
+    LanguageModel(network, tokenizer).save(folder)
+
+
+def main(folder: Path, overrides: list[str]) -> None:
+    write(folder)
+    study = ["+experiment=paper_70m", *SMALL, f"model.path={folder}", *overrides]
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "irl_exp", *study], check=True)
+    print(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/full_size"), sys.argv[2:])

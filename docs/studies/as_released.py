@@ -1,0 +1,144 @@
+"""What do the departures of the paper's released code do to a recovered reward? Tables in Markdown.
+
+    python docs/studies/as_released.py --launch   # 11 variants on seeds 0-4, then the tables
+    python docs/studies/as_released.py            # the tables, of what is in sweeps/
+
+Each variant is a sweep over seeds, sweeps/as_released_NAME. All share comments, reference, R* and
+expert of a seed: our PPO's, for the paper's rate does not align a network of this size. What R̂ is
+worth is measured on the panel of each run, the same texts for all variants of a seed: AUC and
+accuracy on held-out comments, STARC and accuracy within prompts on the reference's completions.
+Means over seeds with 95 % t-intervals. Beside them, what the run itself states.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from irl_exp.metrics.agreement import accuracy, auc, pair_accuracy
+from irl_exp.metrics.reward_distance import starc
+from irl_exp.metrics.statistics import mean_interval
+from irl_exp.models.reward_model import Facts
+
+SHARED = [
+    *("model=neox-50k", "dataset.size=7000"),
+    # Our PPO in the place of the paper's, whatever the experiment says.
+    *("rlhf.kl_coef=0.25", "rlhf.iterations=40", "rlhf.batch_size=320", "rlhf.epochs=1"),
+    *("rlhf.minibatch_size=80", "rlhf.trainable=all", "rlhf.scale_scores=false"),
+    *("rlhf.learning_rate=4e-4", "rlhf.value_learning_rate=1e-2", "rlhf.warmup=0.05"),
+    *("rlhf.value_clip_range=0.5", "rlhf.value_coef=0.1"),
+    # One panel for all, and no numbers that the tables do not read.
+    *("demonstrations.validation_prompts=80", "demonstrations.test_prompts=280"),
+    *("evaluation.draws=20", "evaluation.greedy_tokens=50", "evaluation.prompts=100"),
+    *("evaluation.optimality_prompts=16", "trainer.threads=1"),
+    *(f"~evaluation.controls.{name}" for name in ("log_ratio", "length", "untrained", "oracle")),
+]
+# The recipe as the paper tells it: every switch of the released code off, pairs against the
+# reference, everything measured on held-out texts.
+TOLD = [
+    *("+experiment=paper_70m_as_released", "solver.last_characters=false"),
+    *("solver.accumulate_gradients=false", "solver.shuffle=true", "solver.late=false"),
+    *("demonstrations.against=reference", "evaluation.texts=held_out"),
+]
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "default": ("our defaults (`logistic`, 2,000 prompts, k = 4)", []),
+    "paper": ("`paper_70m`", ["+experiment=paper_70m"]),
+    "released": ("`paper_70m_as_released`", ["+experiment=paper_70m_as_released"]),
+    "told": ("none", TOLD),
+    "D1": ("D1, last characters", [*TOLD, "solver.last_characters=true"]),
+    "D3": ("D3, gradients pile up", [*TOLD, "solver.accumulate_gradients=true"]),
+    "D5": ("D5, measured on training texts", [*TOLD, "evaluation.texts=training"]),
+    "D6": ("D6, an epoch late", [*TOLD, "solver.late=true"]),
+    "D8": ("D8, no shuffling", [*TOLD, "solver.shuffle=false"]),
+    "D15": ("D15, pairs against the base", [*TOLD, "demonstrations.against=base"]),
+}
+NAMED = ("default", "paper", "released")
+MEASURES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "at_zero": "accuracy at zero",
+    "within": "within-prompt accuracy",
+    "starc": "STARC",
+    "stated_auc": "stated AUC",
+    "stated_accuracy": "stated accuracy",
+}
+
+
+def launch(seeds: str) -> None:
+    for name, (_, overrides) in VARIANTS.items():
+        # Of the named experiments the values stay, where a switch of another does not speak.
+        words = [f"seed={seeds}", f"name=as_released_{name}", "until=evaluate"]
+        changes = {word.split("=")[0]: word for word in [*SHARED, *overrides]}
+        command = [sys.executable, "-m", "irl_exp", "-m", *words, *changes.values()]
+        print(" ".join(command[3:]), flush=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def read(name: str) -> pd.DataFrame:
+    runs = sorted(Path(f"sweeps/as_released_{name}").glob("*/summary.json"))
+    return pd.DataFrame([measure(path.parent) for path in runs]).sort_values("seed")
+
+
+def measure(run: Path) -> dict[str, float]:
+    manifest = json.loads((run / "manifest.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    steps = manifest["steps"]
+    reward = Path(manifest["store"]) / "recover" / steps.get("measured", steps["recover"])
+    panel = pd.read_parquet(run / "panel.parquet")
+    comments = panel[panel["kind"] == "comment"]
+    written = panel[panel["kind"] == "reference"]
+    labels = comments["toxic"].to_numpy(np.int64)
+    scores = comments["recovered"].to_numpy()
+    threshold = Facts.load(reward).threshold
+    assert threshold is not None
+    truth, recovered = (
+        written.groupby("prompt", sort=False)[name].apply(list).tolist()
+        for name in ("truth", "recovered")
+    )
+    return {
+        "seed": manifest["seeds"]["seed"],
+        "auc": auc(scores, labels),
+        "accuracy": accuracy(scores, labels, threshold),
+        "at_zero": accuracy(scores, labels, 0.0),
+        "within": pair_accuracy(np.array(truth), np.array(recovered)),
+        "starc": starc(np.array(truth), np.array(recovered)),
+        "stated_auc": float(summary["recovery/auc"]),
+        "stated_accuracy": float(summary["recovery/accuracy"]),
+    }
+
+
+def spread(values: "pd.Series[float]") -> str:
+    if len(values) < 2:
+        return f"{values.iloc[0]:.3f}"
+    mean, low, high = mean_interval(values.tolist())
+    return f"{mean:.3f} ± {(high - low) / 2:.3f}"
+
+
+def table(first: str, names: list[str]) -> None:
+    print(f"\n| {first} | {' | '.join(MEASURES.values())} |")
+    print("|---" * (1 + len(MEASURES)) + "|")
+    for name in names:
+        found = read(name)
+        cells = [spread(found[measure]) for measure in MEASURES]
+        print(f"| {VARIANTS[name][0]} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--launch", action="store_true")
+    parser.add_argument("--seeds", default="range(0,5)")
+    arguments = parser.parse_args()
+    if arguments.launch:
+        launch(arguments.seeds)
+    table("recipe", list(NAMED))
+    table("departure alone", [name for name in VARIANTS if name not in NAMED])
+
+
+if __name__ == "__main__":
+    main()
