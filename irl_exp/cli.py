@@ -354,7 +354,7 @@ def require_sources(config: Config) -> None:
         wanted = config.until is None or STEPS.index(config.until) >= STEPS.index(step)
         if wanted and isinstance(group, named):
             try:
-                hub.resolve(group.path, group.revision, "model")
+                hub.resolve(str(group.path), group.revision, "model")
             except InputError as error:
                 raise InputError(f"{key}={error}") from error
 

@@ -24,7 +24,7 @@ from irl_exp import experiment
 from irl_exp.cli import reset_process_state
 from irl_exp.config import (
     Config,
-    DemonstrationsConfig,
+    SampledDemonstrations,
     EvaluationConfig,
     MarginSolver,
     PathsConfig,
@@ -216,7 +216,7 @@ def studies(store: Path) -> dict[str, Config]:
             stop_kl=30.0,
             stop_distinct_2=0.01,
         ),
-        demonstrations=DemonstrationsConfig(
+        demonstrations=SampledDemonstrations(
             name="sampled",
             prompts=16,
             validation_prompts=8,
