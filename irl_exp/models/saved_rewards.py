@@ -17,7 +17,7 @@ from irl_exp.models.reward_kinds import (
     PlantedReward,
     Terms,
 )
-from irl_exp.models.reward_model import Facts, NormalizedReward, Reward
+from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Reward
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
@@ -51,6 +51,15 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
         base = load_normalized(folder / BASE_FOLDER, batch_size, device)
         return PlantedReward(base, Terms(**facts.extra))
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
+
+
+def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
+    """A reward of ours by its reward.json, or anybody's network with one output."""
+    if (folder / REWARD_FILE).is_file():
+        return load_reward(folder, batch_size, device)
+    reward = load_network_reward(folder, batch_size)
+    reward.network.to(device)  # type: ignore[arg-type]
+    return reward
 
 
 def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") -> NormalizedReward:
