@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from irl_exp.config import InputError
 from irl_exp.models import language_model
 from irl_exp.models.network_reward import NetworkReward, context, load_network_reward
@@ -76,5 +78,12 @@ def truncated(reward: Reward, texts: Sequence[str]) -> int:
     if not isinstance(reward, NetworkReward):
         return 0
     limit = context(reward.tokenizer, reward.network)
+    backend = reward.tokenizer.backend_tokenizer
+    if backend.normalizer is None and isinstance(backend.pre_tokenizer, ByteLevel):
+        # No more tokens than bytes, and what the tokenizer adds: most texts need not be counted.
+        room = limit - reward.tokenizer.num_special_tokens_to_add()
+        texts = [text for text in texts if len(text.encode()) > room]
+    if not texts:
+        return 0
     rows = reward.tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
     return sum(len(row) > limit for row in rows)
