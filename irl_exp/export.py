@@ -158,10 +158,15 @@ def _save(reward: "NetworkReward", facts: "Facts", folder: Path) -> None:
     config, tokenizer = reward.network.config, reward.tokenizer
     config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
     config.problem_type = "regression"  # pipelines then leave the score as it is
-    tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
-    tokenizer.model_max_length = context(tokenizer, reward.network)
-    tokenizer.split_special_tokens = True
-    tokenizer.init_kwargs["split_special_tokens"] = True
+    settings = {
+        "padding_side": "right",
+        "truncation_side": "left",
+        "model_max_length": context(tokenizer, reward.network),
+        "split_special_tokens": True,
+    }
+    for name, value in settings.items():
+        setattr(tokenizer, name, value)
+    tokenizer.init_kwargs |= settings  # what is saved
     reward.save(folder)
     facts.save(folder)
 
