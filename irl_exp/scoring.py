@@ -138,15 +138,24 @@ def run(options: argparse.Namespace, source: hub.Source) -> None:
                 found += len(chunk)
             else:
                 if found and not total:
-                    print(f"irl-score: resumed after {found} lines", file=sys.stderr)
+                    _say(f"resumed after {found} lines")
                 texts = [_texts(place, record, options) for place, record in chunk]
                 lines = [json.dumps(r) + "\n" for r in score(reward, chunk, texts, options.field)]
                 _write(lines, partial)
                 total, cut = total + len(chunk), cut + truncated(reward, texts)
             advance(len(chunk))
+        if partial and partial.kept > found + total:
+            said = f"shorter than {options.output}.part; remove that, or pass --restart"
+            raise InputError(f"{options.file}: {said}")
+        if found and not total:
+            _say(f"resumed after {found} lines, which were all")
     if cut:
-        what = f"{cut} of {total} texts are longer than the reward reads: scored by their end"
-        print(f"irl-score: {what}", file=sys.stderr)
+        _say(f"{cut} of {total} texts are longer than the reward reads: scored by their end")
+
+
+def _say(what: str) -> None:
+    """Beside the scores, not among them."""
+    print(f"irl-score: {what}", file=sys.stderr)
 
 
 def _about(options: argparse.Namespace, source: hub.Source) -> dict[str, Any]:
@@ -161,11 +170,7 @@ def _require_kept(partial: Partial, chunk: Chunk, options: argparse.Namespace) -
     for line, (place, record) in zip(partial.left(len(chunk)), chunk, strict=True):
         try:
             value = json.loads(line)[options.field]
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # the rest of a disk that was full, or a power cut
+        except (ValueError, KeyError, TypeError):  # what a power cut can leave
             value = None
         if json.dumps({options.field: value, **record}).encode() + b"\n" != line:
             said = f"not what {options.output}.part holds there; remove that, or pass --restart"

@@ -121,13 +121,13 @@ def test_what_is_left(killed: dict[str, bytes], whole: list[str]) -> None:
         (slice(2 * CHUNK + 3), 2 * CHUNK),  # of a chunk in part: it is scored as a whole again
         (slice(LINES - 1), 3 * CHUNK),
         (slice(CHUNK - 1), 0),
-        (slice(LINES), None),  # killed before the last rename: nothing is left to score
+        (slice(LINES), LINES),  # killed before the last rename: nothing is left to score
     ],
 )
 @pytest.mark.parametrize("half", ["", '{"score": 0.1'], ids=["whole lines", "half a line"])
 def test_the_same_command_ends_with_the_same_bytes(
     left: slice,
-    resumed: int | None,
+    resumed: int,
     half: str,
     reward: Path,
     lines: list[str],
@@ -137,6 +137,8 @@ def test_the_same_command_ends_with_the_same_bytes(
 ) -> None:
     part.write_text("".join(whole[left]) + half)
     said = f"irl-score: resumed after {resumed} lines\n" if resumed else ""
+    if resumed == LINES:
+        said = said.replace("\n", ", which were all\n")
     assert score(reward, out, lines) == (0, said)
     assert out.read_text() == "".join(whole)
     assert [path.name for path in out.parent.iterdir()] == ["scores.jsonl"]
@@ -183,6 +185,8 @@ def test_what_belongs_to_something_else_is_refused_and_kept(
     status, err = score(reward, out, swapped)
     assert status == 1
     assert err.startswith(f"irl-score: standard input, line 1: not what {part} holds there;")
+    status, err = score(reward, out, lines[: CHUNK + 3])
+    assert (status, err.count("\n")) == (1, 1) and f"-: shorter than {part}; remove that" in err
     out.with_name("scores.jsonl.part.json").unlink()
     for more in ((), ("--restart",)):
         status, err = score(reward, out, lines, *more)
