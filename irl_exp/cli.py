@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -245,6 +247,23 @@ def app(config: DictConfig) -> float | None:
     finally:
         note(Path(settings.sweep.dir), os.path.relpath(folder, settings.sweep.dir), how)
     return objective
+
+
+def study(words: list[str]) -> Path:
+    """One run by these overrides in this process; its directory. Raises InputError.
+
+    For irl_exp.run: what is composed, where it is kept and what is printed are the same.
+    """
+    several = next((word for word in words if word.startswith(("-", "+sweep="))), None)
+    if several:
+        raise InputError(f"{several}: expected overrides of one run; `irl-exp` makes sweeps")
+    words = [f"++{word}" if _OPTION.match(word) else word for word in words]
+    try:
+        with initialize_config_dir(str(CONF), job_name="irl-exp", version_base="1.3"):
+            job = GlobalHydra.instance().hydra.run("config", app.__wrapped__, words)  # type: ignore
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(condense(error)) from error
+    return Path(job.hydra_cfg.hydra.runtime.output_dir)  # type: ignore[union-attr]
 
 
 def _run_in(folder: Path, config: DictConfig) -> tuple[float | None, str]:

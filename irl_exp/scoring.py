@@ -1,41 +1,42 @@
 """irl-score: texts in, one number a text out, under a saved reward; higher = better = less toxic.
 
 Scores are raw (the unit of RLHF is no part of a saved reward) and computed in full float32. Input
-is streamed, so files may be larger than memory.
+is streamed, so files may be larger than memory, and what was killed goes on where it stopped.
 """
 
 import argparse
-import csv
-import gzip
 import json
 import os
 import sys
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from irl_exp import hub
 from irl_exp.config import InputError
+from irl_exp.data.records import file_format, read
+from irl_exp.partial import Partial, check_output, open_partial
 
 if TYPE_CHECKING:
     from irl_exp.models.reward_model import Reward
 
-# Each record of the input with its place, for messages: "texts.jsonl, line 3".
-Records = Iterator[tuple[str, dict[str, Any]]]
+# Batches that are held at once, in the order of their lengths, so that little work is on padding;
+# and what a kill can cost. A text's last digits depend on its batch: where chunks begin is fixed.
+BATCHES = 16
 
-FORMATS = (".jsonl", ".csv", ".tsv", ".txt")
-# Texts held at once: enough that batches of like length waste little on padding.
-CHUNK = 4096
+Chunk = list[tuple[str, dict[str, Any]]]
+
+DEFAULT = "text, or prompt and completion"
 
 
 def main() -> None:
     """Console script: scores, or one line that says what is wrong with the input."""
     options = parse()
     try:
-        check(options)
-        run(options)
+        source = check(options)
+        run(options, source)
     except BrokenPipeError:
         # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,7 +44,8 @@ def main() -> None:
     except (InputError, OSError) as error:
         sys.exit(f"irl-score: {error}")
     except KeyboardInterrupt:
-        sys.exit("irl-score: interrupted")
+        again = "; the same command goes on from here" * (options.output is not None)
+        sys.exit(f"irl-score: interrupted{again}")
 
 
 def parse() -> argparse.Namespace:
@@ -52,14 +54,15 @@ def parse() -> argparse.Namespace:
         prog="irl-score",
         description="Score texts with a saved reward. Higher is better, that is less toxic.",
         epilog="Writes one JSON object a line, in the order of the input: the score, then the "
-        "fields of the input. Scores are raw, in the unit of the reward as it was saved.",
+        "fields of the input. Scores are raw, in the unit of the reward as it was saved. With -o, "
+        "the same command goes on where it was killed.",
     )
     parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        type=Path,
-        help="a saved reward: an artifact of the step recover or ground_truth, or any Hugging "
-        "Face sequence classifier with one output, higher = less toxic",
+        "reward",
+        metavar="REWARD",
+        help="a saved reward: an artifact of the step recover or ground_truth, what irl-export "
+        "wrote, or any Hugging Face sequence classifier with one output, higher = less toxic; "
+        "a folder or a hub id",
     )
     parser.add_argument(
         "file",
@@ -72,9 +75,18 @@ def parse() -> argparse.Namespace:
         "--output",
         metavar="OUT",
         type=Path,
-        help="write to this file once all is scored (default: to standard output as it comes)",
+        help="write to this file, which appears once all is scored; until then what is done is in "
+        "OUT.part (default: to standard output as it comes)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--restart", action="store_true", help="score all anew, whatever is done in OUT.part"
+    )
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    for name in ("prompt", "completion", "text"):
+        parser.add_argument(
+            f"--{name}", metavar="NAME", help=f"the field that holds it (default: {name})"
+        )
     parser.add_argument(
         "--field", metavar="NAME", default="score", help="name of the score (default: score)"
     )
@@ -91,44 +103,86 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(options: argparse.Namespace) -> None:
-    """What can be known to fail before the heavy libraries are loaded."""
-    if not options.folder.is_dir():
-        raise InputError(f"{options.folder}: no such folder; expected a saved reward")
+def check(options: argparse.Namespace) -> hub.Source:
+    """What can be known to fail before the heavy libraries are loaded; which reward it is."""
+    if options.text and (options.prompt or options.completion):
+        raise InputError("--text beside --prompt or --completion: expected one or the other")
     if options.file != "-":
         if not Path(options.file).is_file():
             raise InputError(f"{options.file}: no such file")
-        _format(options.file)
-    out = options.output
-    if out is None:
-        return
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder, to write {out.name} in")
-    if out.is_symlink() or (out.exists() and not out.is_file()):
-        raise InputError(f"{out}: not a regular file; expected one, or a new name")
-    if out.exists() and not options.overwrite:
-        raise InputError(f"{out}: exists already; --overwrite replaces it")
+        file_format(options.file)
+    if options.output:
+        check_output(options.output, options.overwrite)
+    elif options.restart or options.overwrite:
+        raise InputError("--restart and --overwrite are about OUT; expected -o OUT beside them")
+    return hub.resolve(options.reward, options.revision, "model")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Read, score and write, a chunk at a time."""
-    reward = load(options.folder, options.batch_size, options.device)
+def run(options: argparse.Namespace, source: hub.Source) -> None:
+    """Read, score and write, a chunk at a time; with -o from where it was left."""
+    size = BATCHES * options.batch_size
     with ExitStack() as stack:
+        partial = None
+        if options.output:
+            about = _about(options, source)
+            how = {"overwrite": options.overwrite, "restart": options.restart}
+            partial = stack.enter_context(open_partial(options.output, about, **how))
+        reward = load(source.folder(), options.batch_size, options.device)
         stream = stack.enter_context(_input(options.file))
-        output = stack.enter_context(_output(options.output))
         advance = stack.enter_context(_progress(stream))
         records = read(stream, options.file)
-        total = cut = 0
-        while chunk := list(islice(records, CHUNK)):
-            texts = [_texts(place, record) for place, record in chunk]
-            for record in score(reward, chunk, texts, options.field):
-                output.write(json.dumps(record) + "\n")
-            output.flush()
-            total, cut = total + len(chunk), cut + truncated(reward, texts)
+        found = total = cut = 0
+        while chunk := list(islice(records, size)):
+            if partial and found + total + len(chunk) <= partial.kept:
+                _require_kept(partial, chunk, options)
+                found += len(chunk)
+            else:
+                if found and not total:
+                    _say(f"resumed after {found} lines")
+                texts = [_texts(place, record, options) for place, record in chunk]
+                lines = [json.dumps(r) + "\n" for r in score(reward, chunk, texts, options.field)]
+                _write(lines, partial)
+                total, cut = total + len(chunk), cut + truncated(reward, texts)
             advance(len(chunk))
+        if partial and partial.kept > found + total:
+            said = f"shorter than {options.output}.part; remove that, or pass --restart"
+            raise InputError(f"{options.file}: {said}")
+        if found and not total:
+            _say(f"resumed after {found} lines, which were all")
     if cut:
-        what = f"{cut} of {total} texts are longer than the reward reads: scored by their end"
-        print(f"irl-score: {what}", file=sys.stderr)
+        _say(f"{cut} of {total} texts are longer than the reward reads: scored by their end")
+
+
+def _say(what: str) -> None:
+    """Beside the scores, not among them."""
+    print(f"irl-score: {what}", file=sys.stderr)
+
+
+def _about(options: argparse.Namespace, source: hub.Source) -> dict[str, Any]:
+    """What decides the lines besides the input, which is compared with them one by one."""
+    names = ("field", "prompt", "completion", "text", "batch_size", "device")
+    typed = {f"--{name}".replace("_", "-"): getattr(options, name) for name in names}
+    return {"reward": source.identity, **typed}
+
+
+def _require_kept(partial: Partial, chunk: Chunk, options: argparse.Namespace) -> None:
+    """The next lines of OUT.part are of these records."""
+    for line, (place, record) in zip(partial.left(len(chunk)), chunk, strict=True):
+        try:
+            value = json.loads(line)[options.field]
+        except (ValueError, KeyError, TypeError):  # what a power cut can leave
+            value = None
+        if json.dumps({options.field: value, **record}).encode() + b"\n" != line:
+            said = f"not what {options.output}.part holds there; remove that, or pass --restart"
+            raise InputError(f"{place}: {said}")
+
+
+def _write(lines: Sequence[str], partial: Partial | None) -> None:
+    if partial:
+        partial.write(lines)
+    else:
+        sys.stdout.writelines(lines)
+        sys.stdout.flush()
 
 
 def load(folder: Path, batch_size: int, device: str) -> "Reward":
@@ -136,8 +190,7 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     import torch
     from transformers.utils import logging
 
-    from irl_exp.models import network_reward, saved_rewards
-    from irl_exp.models.reward_model import REWARD_FILE
+    from irl_exp.models import saved_rewards
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -145,11 +198,7 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device={device}: {str(error).splitlines()[0]}") from error
-    if (folder / REWARD_FILE).is_file():
-        return saved_rewards.load_reward(folder, batch_size, device)
-    reward = network_reward.load_network_reward(folder, batch_size)
-    reward.network.to(device)  # type: ignore[arg-type]
-    return reward
+    return saved_rewards.load_any(folder, batch_size, device)
 
 
 def truncated(reward: "Reward", texts: list[tuple[str, str]]) -> int:
@@ -161,7 +210,7 @@ def truncated(reward: "Reward", texts: list[tuple[str, str]]) -> int:
 
 def score(
     reward: "Reward",
-    chunk: list[tuple[str, dict[str, Any]]],
+    chunk: Chunk,
     texts: list[tuple[str, str]],
     field: str,
 ) -> Iterator[dict[str, Any]]:
@@ -178,94 +227,26 @@ def score(
         yield {field: value, **record}
 
 
-def _texts(place: str, record: dict[str, Any]) -> tuple[str, str]:
+def _texts(place: str, record: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
     """Prompt and completion; a whole text is a completion of nothing."""
-    names = ("prompt", "completion") if {"prompt", "completion"} <= record.keys() else ("text",)
+    pair = (options.prompt or "prompt", options.completion or "completion")
+    asked = options.prompt or options.completion
+    whole = options.text or not (asked or record.keys() >= set(pair))
+    names = (options.text or "text",) if whole else pair
     for name in names:
         if name not in record:
+            expected = " and ".join(names) if asked or options.text else DEFAULT
             known = ", ".join(map(str, record)) or "none"
-            raise InputError(f"{place}: expected text, or prompt and completion; it has {known}")
+            raise InputError(f"{place}: expected {expected}; it has {known}")
         if not isinstance(record[name], str):
             kind = type(record[name]).__name__
             raise InputError(f"{place}: '{name}' is of type {kind}; expected a text")
-        if any("\ud800" <= character <= "\udfff" for character in record[name]):
-            raise InputError(f"{place}: '{name}' holds half a character; expected Unicode")
-    return record[names[0]] if len(names) == 2 else "", record[names[-1]]
-
-
-# --- reading ------------------------------------------------------------------------------------
-
-
-def read(stream: BinaryIO, name: str) -> Records:
-    """The records of a file, read as they are asked for; `name` tells the format."""
-    source = "standard input" if name == "-" else name
-    zipped = name.lower().endswith(".gz")
-    lines = _lines(gzip.GzipFile(fileobj=stream) if zipped else stream, source)
-    match _format(name):
-        case ".csv":
-            return _csv_records(lines, source, ",")
-        case ".tsv":
-            return _csv_records(lines, source, "\t")
-        case ".txt":
-            return _text_records(lines, source)
-        case _:
-            return _json_records(lines, source)
-
-
-def _format(name: str) -> str:
-    suffix = ".jsonl" if name == "-" else Path(name.lower().removesuffix(".gz")).suffix
-    if suffix not in FORMATS:
-        raise InputError(f"{name}: unknown format; expected {', '.join(FORMATS)}, or with .gz")
-    return suffix
-
-
-def _lines(stream: Iterable[bytes], source: str) -> Iterator[str]:
-    """Lines with their ends; only a line feed ends one, for texts may hold other separators."""
-    number = 0
-    try:
-        for number, line in enumerate(stream, start=1):
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}, line {number}: not UTF-8; expected UTF-8") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{source}, after line {number}: damaged gzip: {error}") from error
-
-
-def _json_records(lines: Iterator[str], source: str) -> Records:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{source}, line {number}"
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
-            raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
-        if not isinstance(record, dict):
-            kind = type(record).__name__
-            raise InputError(f"{place}: JSON of type {kind}; expected an object a line")
-        yield place, record
-
-
-def _csv_records(lines: Iterator[str], source: str, delimiter: str) -> Records:
-    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = list(reader.fieldnames or [])
-        if len(set(header)) < len(header):
-            raise InputError(f"{source}, line 1: a column stands twice; expected distinct names")
-        for record in reader:
-            place = f"{source}, line {reader.line_num}"
-            # DictReader marks what is too many with the key None, what is too few with the value.
-            if None in record or None in record.values():
-                raise InputError(f"{place}: malformed row; expected {len(header)} fields")
-            yield place, record
-    except csv.Error as error:
-        place = f"{source}, line {reader.line_num + 1}"  # where the row begins: a quote left open?
-        raise InputError(f"{place}: malformed row ({error})") from error
-
-
-def _text_records(lines: Iterator[str], source: str) -> Records:
-    for number, line in enumerate(lines, start=1):
-        yield f"{source}, line {number}", {"text": line.removesuffix("\n").removesuffix("\r")}
+            record[name].encode()
+        except UnicodeEncodeError as error:
+            message = f"{place}: '{name}' holds half a character; expected Unicode"
+            raise InputError(message) from error
+    return "" if whole else record[names[0]], record[names[-1]]
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -278,21 +259,6 @@ def _input(name: str) -> Iterator[BinaryIO]:
     else:
         with Path(name).open("rb") as stream:
             yield stream
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that appears under its name only when it is whole."""
-    if path is None:
-        yield sys.stdout
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("x", encoding="utf-8") as output:
-            yield output
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

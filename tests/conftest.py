@@ -1,5 +1,6 @@
 """Tiny models that many tests share. No test changes them: what is trained is loaded anew."""
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,17 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 from irl_exp.config import ScratchModel, TrainerConfig
 from irl_exp.data import synthetic
 from irl_exp.models.language_model import LanguageModel, build, train_tokenizer
+from tests import warm
+
+SMALL_STUDY = (
+    "+debug=smoke",
+    "dataset.size=800",
+    "dataset.max_new_tokens=8",
+    "demonstrations.prompts=16",
+    "demonstrations.test_prompts=16",
+    "evaluation.draws=10",
+    "trainer.threads=1",
+)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +80,16 @@ def trainer() -> TrainerConfig:
         score_batch_size=256,
         sample_batch_size=4096,
     )
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small run up to its evaluation, with a store of its own beside it."""
+    folder = tmp_path_factory.mktemp("study")
+    words = [warm.command("irl-exp"), *SMALL_STUDY, "until=evaluate"]
+    places = [f"hydra.run.dir={folder / 'run'}", f"paths.store={folder / 'store'}"]
+    subprocess.run([*words, *places], check=True, capture_output=True, cwd=folder)
+    return folder / "run"
 
 
 # --- a world small enough to be enumerated ----------------------------------------------------

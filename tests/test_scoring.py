@@ -143,7 +143,7 @@ def test_order_and_numbers_do_not_depend_on_chunks(
     file = tmp_path / "texts.txt"
     file.write_text("".join(f"{text}\n" for text in texts[:50]))
     _, whole, _ = irl_score(network, file)
-    monkeypatch.setattr(scoring, "CHUNK", 7)
+    monkeypatch.setattr(scoring, "BATCHES", 2)
     _, parts, _ = irl_score(network, file, "--batch-size", 3)
     assert [record["text"] for record in whole] == texts[:50]
     assert [record["text"] for record in parts] == texts[:50]
@@ -235,16 +235,17 @@ def test_standard_input_is_jsonl(words: Path, irl_score, monkeypatch: pytest.Mon
 
 def test_input_is_read_as_it_is_scored(words: Path) -> None:
     """The first scores come out while the writer of standard input still holds it open."""
+    chunk = scoring.BATCHES * 64
     process = subprocess.Popen(
         [sys.executable, "-m", "irl_exp.scoring", words, "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     assert process.stdin and process.stdout
-    process.stdin.write(b'{"text": "a b"}\n' * scoring.CHUNK)
+    process.stdin.write(b'{"text": "a b"}\n' * chunk)
     process.stdin.flush()
-    first = [json.loads(process.stdout.readline()) for _ in range(scoring.CHUNK)]
-    assert first == [{"score": 2.0, "text": "a b"}] * scoring.CHUNK
+    first = [json.loads(process.stdout.readline()) for _ in range(chunk)]
+    assert first == [{"score": 2.0, "text": "a b"}] * chunk
     assert process.poll() is None
     process.stdout.close()  # as `| head` does: no complaint, no traceback
     process.stdin.write(b'{"text": "c"}\n')
@@ -270,17 +271,54 @@ def test_output_to_a_file(words: Path, tmp_path: Path, irl_score) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.jsonl", "texts.txt"]
 
 
-def test_a_failure_leaves_the_output_as_it_was(
-    words: Path, tmp_path: Path, irl_score, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last line is bad: by then a chunk has been written, but not under the file's name."""
-    monkeypatch.setattr(scoring, "CHUNK", 1)
+def test_a_failure_leaves_the_output_as_it_was(words: Path, tmp_path: Path, irl_score) -> None:
+    """The first line is bad: nothing is done that could be gone on with."""
     file, out = tmp_path / "texts.jsonl", tmp_path / "scores.jsonl"
-    file.write_text('{"text": "a"}\n{"text": 3}\n')
+    file.write_text('{"text": 3}\n')
     out.write_text("before")
     assert irl_score(words, file, "-o", out, "--overwrite")[0] == 1
     assert out.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.jsonl", "texts.jsonl"]
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+def test_columns_by_their_names(words: Path, tmp_path: Path, irl_score) -> None:
+    """What is named is read, and what else is there is not."""
+    record = {
+        "prompt": "a",
+        "completion": "b",
+        "text": "a b c",
+        "question": "a",
+        "answer": "b c d e",
+    }
+    file = tmp_path / "t.jsonl"
+    file.write_text(jsonl([record]))
+    for named, expected in (
+        ((), 1.0),
+        (("--text", "text"), 3.0),
+        (("--text", "answer"), 4.0),
+        (("--prompt", "question", "--completion", "answer"), 4.0),
+        (("--completion", "text"), 3.0),
+        (("--prompt", "text"), 1.0),
+    ):
+        assert irl_score(words, file, *named) == (0, [{"score": expected, **record}], "")
+
+
+def test_columns_that_are_not_there(words: Path, tmp_path: Path, irl_score) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text(jsonl([{"prompt": "a", "completion": "b"}]))
+    for named, expected in (
+        (("--text", "body"), "body"),
+        (("--prompt", "q", "--completion", "a"), "q and a"),
+    ):
+        status, _, err = irl_score(words, file, *named)
+        there = "it has prompt, completion"
+        assert (status, err) == (1, f"irl-score: {file}, line 1: expected {expected}; {there}\n")
+    status, _, err = irl_score(words, file, "--text", "prompt", "--completion", "completion")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--text beside --prompt or --completion: expected one or the other" in err
 
 
 def test_a_score_under_another_name(words: Path, tmp_path: Path, irl_score) -> None:
@@ -340,7 +378,7 @@ def test_bad_arguments(words: Path, tmp_path: Path, irl_score) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((tmp_path / "none", good), "none: no such folder; expected a saved reward"),
+        ((tmp_path / "none", good), "none: no such folder, and no hub id"),
         ((empty, good), "empty: a folder without config.json; expected a saved reward"),
         ((words, tmp_path / "none.txt"), "none.txt: no such file"),
         ((words, tmp_path), f"{tmp_path}: no such file"),
@@ -348,6 +386,8 @@ def test_bad_arguments(words: Path, tmp_path: Path, irl_score) -> None:
         ((words, good, "-o", empty, "--overwrite"), "empty: not a regular file"),
         ((words, good, "-o", link, "--overwrite"), "link: not a regular file"),
         ((words, good, "-o", out, "--device", "abacus"), "--device=abacus"),
+        ((words, good, "--revision", "main"), "a folder has no revision main"),
+        ((words, good, "--restart"), "--restart and --overwrite are about OUT"),
     ]
     for arguments, message in cases:
         status, records, err = irl_score(*arguments)
@@ -396,7 +436,7 @@ def test_texts_that_are_too_long_are_counted(network: Path, tmp_path: Path, irl_
 def test_bad_arguments_are_refused_before_anything_heavy_is_loaded() -> None:
     script = (
         "import sys; from irl_exp import scoring\n"
-        "sys.argv = ['irl-score', 'no such folder', 'texts.txt']\n"
+        "sys.argv = ['irl-score', 'no such folder', '-']\n"
         "try: scoring.main()\n"
         "finally: print(sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
     )
@@ -404,4 +444,4 @@ def test_bad_arguments_are_refused_before_anything_heavy_is_loaded() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ
     )
     assert (done.returncode, done.stdout) == (1, "[]\n")
-    assert done.stderr == "irl-score: no such folder: no such folder; expected a saved reward\n"
+    assert done.stderr.startswith("irl-score: no such folder: no such folder, and no hub id;")

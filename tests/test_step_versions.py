@@ -24,10 +24,10 @@ from irl_exp import experiment
 from irl_exp.cli import reset_process_state
 from irl_exp.config import (
     Config,
-    SampledDemonstrations,
     EvaluationConfig,
     MarginSolver,
     PathsConfig,
+    SampledDemonstrations,
     ScratchModel,
     SeedsConfig,
     Shares,

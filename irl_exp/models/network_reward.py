@@ -123,6 +123,12 @@ def context(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> int
 def from_body(folder: Path, generator: torch.Generator, batch_size: int) -> NetworkReward:
     """The body of the language model in `folder` with a new linear head on the last real token."""
     model = language_model.load(folder)
+    if type(model.network.config) not in AutoModelForSequenceClassification._model_mapping:
+        raise InputError(
+            f"{model.network.config.model_type}: transformers has no sequence classifier of it to "
+            "build rewards on; expected another model, and for an audit what this one wrote in a "
+            "file (demonstrations=file)"
+        )
     network = _quietly(
         AutoModelForSequenceClassification.from_pretrained,
         folder,

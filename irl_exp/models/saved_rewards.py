@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from irl_exp.config import InputError
 from irl_exp.models import language_model
 from irl_exp.models.network_reward import NetworkReward, context, load_network_reward
@@ -18,15 +20,6 @@ from irl_exp.models.reward_kinds import (
     Terms,
 )
 from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Reward
-
-
-def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
-    """A reward of ours by its reward.json, or a network with one output, higher = better."""
-    if (folder / REWARD_FILE).is_file():
-        return load_reward(folder, batch_size, device)
-    reward = load_network_reward(folder, batch_size)
-    reward.network.to(device)  # type: ignore[arg-type]
-    return reward
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
@@ -62,6 +55,15 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
 
 
+def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
+    """A reward of ours by its reward.json, or anybody's network with one output."""
+    if (folder / REWARD_FILE).is_file():
+        return load_reward(folder, batch_size, device)
+    reward = load_network_reward(folder, batch_size)
+    reward.network.to(device)  # type: ignore[arg-type]
+    return reward
+
+
 def load_normalized(folder: Path, batch_size: int = 256, device: str = "cpu") -> NormalizedReward:
     """The reward saved in `folder`, in the unit in which it drives a policy."""
     return NormalizedReward(load_reward(folder, batch_size, device), Facts.load(folder).normalizer)
@@ -76,5 +78,12 @@ def truncated(reward: Reward, texts: Sequence[str]) -> int:
     if not isinstance(reward, NetworkReward):
         return 0
     limit = context(reward.tokenizer, reward.network)
+    backend = reward.tokenizer.backend_tokenizer
+    if backend.normalizer is None and isinstance(backend.pre_tokenizer, ByteLevel):
+        # No more tokens than bytes, and what the tokenizer adds: most texts need not be counted.
+        room = limit - reward.tokenizer.num_special_tokens_to_add()
+        texts = [text for text in texts if len(text.encode()) > room]
+    if not texts:
+        return 0
     rows = reward.tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
     return sum(len(row) > limit for row in rows)

@@ -13,11 +13,17 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from irl_exp.config import InputError, ScratchModel
 from irl_exp.data import synthetic
-from irl_exp.models import language_model
+from irl_exp.models import generation, language_model, network_reward
 from irl_exp.models.generation import decode, sample_tokens
 from irl_exp.models.language_model import EOS, PAD, LanguageModel
 from tests.materials import save_pythia
@@ -344,7 +350,7 @@ def test_a_tokenizer_without_an_end_is_refused(tiny: LanguageModel, tmp_path: Pa
 
 
 @pytest.mark.parametrize("scaling", [1.0, 4.0])
-def test_an_architecture_that_changes_its_logits_is_refused(
+def test_an_architecture_that_changes_its_logits_is_asked_and_not_trained(
     tiny: LanguageModel, tmp_path: Path, scaling: float
 ) -> None:
     """Granite divides its logits by a constant: only 1 leaves them plain."""
@@ -359,11 +365,65 @@ def test_an_architecture_that_changes_its_logits_is_refused(
     )
     with torch.random.fork_rng():
         LanguageModel(GraniteForCausalLM(config), tiny.tokenizer).save(tmp_path)
+    model = language_model.load(tmp_path)
+    assert log_probs(model) == pytest.approx(by_hand(model), abs=1e-4)
     if scaling == 1:
-        language_model.load(tmp_path)
+        language_model.require_plain_head(model.network)
     else:
         with pytest.raises(InputError, match="transforms its logits"):
-            language_model.load(tmp_path)
+            language_model.require_plain_head(model.network)
+
+
+def test_an_architecture_without_positions_is_asked_a_row_at_a_time(
+    tiny: LanguageModel, tmp_path: Path
+) -> None:
+    """Mamba knows no positions and keeps no keys: padding on the left would be text to it."""
+    config = MambaConfig(
+        vocab_size=len(tiny.tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4
+    )
+    with torch.random.fork_rng():
+        LanguageModel(MambaForCausalLM(config), tiny.tokenizer).save(tmp_path)
+    model = language_model.load(tmp_path)
+    assert log_probs(model) == pytest.approx(by_hand(model), abs=1e-4)
+    policy = generation.NetworkPolicy(model, 6, 2)
+    drawn = [
+        policy.sample(["a", "some longer text"], 2, torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0].completions == drawn[1].completions != drawn[2].completions
+    greedy = generation.NetworkPolicy(model, 6, 2, greedy=True)
+    alone, both = (
+        greedy.sample(prompts, 1, torch.Generator()).completions[0]
+        for prompts in (["a"], ["a", "some longer text"])
+    )
+    assert alone == both
+    with pytest.raises(InputError, match="mamba: transformers has no sequence classifier of it"):
+        network_reward.from_body(tmp_path, torch.Generator(), 2)
+
+
+TEXTS = (["a", "some longer text"], [" b", " c d e"])
+
+
+def log_probs(model: LanguageModel) -> list[float]:
+    prompt = language_model.encode_prompts(model, TEXTS[0], 8)
+    completion = language_model.encode_completions(model, TEXTS[1], 8)
+    with torch.no_grad():
+        found = language_model.completion_log_probs(model.network, prompt, completion)
+    return found.sum(-1).tolist()
+
+
+def by_hand(model: LanguageModel) -> list[float]:
+    """One text at a time, by the network's own loss."""
+    found = []
+    for prompt, completion in zip(*TEXTS, strict=True):
+        before, after = language_model.token_ids(model, [prompt, completion])
+        ids = torch.tensor([[*before, *after, model.tokenizer.eos_token_id]])
+        labels = ids.clone()
+        labels[:, : len(before)] = -100
+        with torch.no_grad():
+            loss = model.network(input_ids=ids, labels=labels).loss
+        found.append(-float(loss) * (ids.shape[1] - len(before)))
+    return found
 
 
 # --- Pythia -----------------------------------------------------------------------------------
