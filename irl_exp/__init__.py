@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from irl_exp.api import load_reward, run
+    from irl_exp.api import load_reward, recover, run
 
-__all__ = ["load_reward", "run"]
+__all__ = ["load_reward", "recover", "run"]
 
 
 def __getattr__(name: str) -> Any:

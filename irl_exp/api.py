@@ -1,11 +1,13 @@
-"""What a notebook needs: run a study, and score texts with a reward that one left or the hub has.
+"""What a notebook needs: run a study, recover a reward from pairs, score texts with one.
 
 `import irl_exp` offers these names and loads what is heavy when they are called.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +111,61 @@ def run(overrides: Sequence[str] | Mapping[str, Any] = ()) -> Run:
         raise TypeError(f"overrides: got one text; expected a list of texts, as [{overrides!r}]")
     with _process_as_it_was():
         return Run.read(cli.study(list(overrides)))
+
+
+def recover(
+    pairs: str | Path | Sequence[Mapping[str, Any]],
+    solver: str = "logistic",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Run:
+    """Recover the reward that tells the two sides of pairs apart: an audit (docs/audit.md).
+
+    Args:
+        pairs: a file of them, or records; with the fields `aligned` and `reference`, or `chosen`
+            and `rejected`, and perhaps `prompt`. A side is a text, k texts, or messages. Records
+            are kept under outputs/pairs/, so that the run can be repeated from its directory.
+        solver: an option of conf/solver/, such as "svm", or "ensemble" for several seeds.
+        overrides: as of `run`, for all else: {"model": "neox-50k", "seed": 1}.
+
+    Raises:
+        InputError: no pairs, or fields by other names (a file's columns can be named by overrides).
+    """
+    path = Path(pairs).expanduser() if isinstance(pairs, str | Path) else _kept(pairs)
+    fields = _fields(path)
+    asked = {
+        "+experiment": "audit",
+        "demonstrations": "preferences" if "chosen" in fields else "file",
+        "demonstrations.path": str(path.absolute()),
+        "demonstrations.prompt_column": "prompt" if "prompt" in fields else None,
+        "solver": solver,
+    }
+    typed = [f"{key}={_value(value)}" for key, value in asked.items()]
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    return run([*typed, *overrides])
+
+
+def _kept(records: Sequence[Mapping[str, Any]]) -> Path:
+    """The records as a file of their digest's name."""
+    text = "".join(json.dumps(dict(record), sort_keys=True) + "\n" for record in records)
+    folder = Path("outputs") / "pairs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    if not path.exists():
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    return path
+
+
+def _fields(path: Path) -> Mapping[str, Any]:
+    """The first record of a file, for the names of its fields."""
+    from irl_exp.config import InputError
+    from irl_exp.data.formats import records
+
+    for _, record in records(path, str(path), []):
+        return record
+    raise InputError(f"{path} has no pairs; expected some")
 
 
 def _value(value: Any) -> str:

@@ -39,7 +39,7 @@ def test_to_import_costs_nothing() -> None:
     script = f"import sys, irl_exp; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "[]\n"
-    assert irl_exp.__all__ == ["load_reward", "run"]
+    assert irl_exp.__all__ == ["load_reward", "recover", "run"]
     with pytest.raises(AttributeError, match="no attribute 'recovery'"):
         _ = irl_exp.recovery  # type: ignore[attr-defined]
 
@@ -222,3 +222,36 @@ def test_a_first_look(study: Path, tmp_path: Path) -> None:
     scores = re.findall(r"^([+-]\d\.\d{3})  This edit is", done.stdout, re.M)
     assert len(scores) == 2 and scores[0] != scores[1]
     assert (tmp_path / "first_look.png").stat().st_size > 10_000
+
+
+# --- recover --------------------------------------------------------------------------------------
+
+FEW = {"model": "neox-50k", "until": "recover", "trainer.threads": 1}
+
+
+def test_pairs_in_memory_are_kept_and_recovered_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = [{"chosen": f"thanks for {n} edits", "rejected": f"what {n} fools"} for n in range(60)]
+    run = irl_exp.recover(pairs, "svm", FEW)
+    assert run.config["demonstrations"]["prompt_column"] is None
+    assert run.config["solver"]["name"] == "svm" and run.ground_truth is None
+    assert run.recovered is not None
+    kept = Path(run.config["demonstrations"]["path"])
+    assert kept.parent == tmp_path / "outputs" / "pairs"
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == pairs
+    scores = irl_exp.load_reward(run.recovered).score(
+        ["", ""], ["thanks for 3 edits", "what 3 fools"]
+    )
+    assert scores[0] > scores[1]
+    again = irl_exp.recover(kept, "svm", FEW)
+    assert again.recovered == run.recovered and again.summary["store/misses"] == 0
+
+
+def test_pairs_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="has no pairs"):
+        irl_exp.recover([])
+    with pytest.raises(InputError, match="no column 'aligned'; there are"):
+        irl_exp.recover([{"a": "x", "b": "y"}], "svm", FEW)
