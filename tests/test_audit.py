@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from irl_exp.data import synthetic
 from tests import warm
 from tests.materials import save_classifier, save_language_model, teach
+from tests.test_docs import undefined
 
 COMMENTS = synthetic.generate(1500, seed=1)
 TEXTS = [comment.text for comment in COMMENTS]
@@ -69,6 +70,7 @@ def numbers(desk: Path, name: str, *overrides: str) -> dict[str, float | str]:
     done, folder = run(desk, name, *overrides)
     assert done.returncode == 0, done.stderr[-3000:]
     summary: dict[str, float | str] = json.loads((folder / "summary.json").read_text())
+    assert undefined(summary) == []  # by docs/metrics.md
     return summary
 
 

@@ -130,7 +130,7 @@ TABLE = {
         "model.path=some/model: no such folder, revision main of that hub id is not in "
     ),
     MODEL + "folder": "folder: a folder without config.json; expected a causal language model ",
-    MODEL + "adapter": "adapter: holds an adapter; expected a causal language model with its ",
+    MODEL + "adapter": "adapter/adapter_config.json: does not say what it adapts; expected",
     MODEL + "no-tokenizer": "no-tokenizer: expected a causal language model with its tokenizer: ",
     MODEL + "damaged": (
         "damaged: expected a causal language model with its tokenizer: its safetensors are damaged "

@@ -46,6 +46,18 @@ SECOND_COUNTED = ["second_classifier/truncated_comments"]
 PAPER = [f"policy/aligned/paper_{name}" for name in ("toxicity_ratio", "mean_toxicity")]
 # What an ensemble alone has, with intervals.
 ENSEMBLE = [f"recovery/{n}" for n in ("agreed_fraction", "agreed_accuracy", "disagreement")]
+# What an audit has: tests/test_audit.py holds the page against those that are run.
+MEASURES = ("length", "repetition", "likelihood", "reward", "toxicity", "recovered")
+SURE = ("slope", "log_loss", "calibration_error", "agreed_fraction", "disagreement")
+AUDIT = [
+    *(f"audit/{name}_{end}" for name in MEASURES for end in ("aligned", "change", "change_p")),
+    *(f"audit/{name}_change_holm" for name in MEASURES),
+    *(f"audit/{name}" for name in (*SURE, "prompts", "k", "kl", "words", "words_changed")),
+    *(f"audit/{name}" for name in ("preference_accuracy", "members_starc", "best_of_n")),
+    *("audit/distinct_2_aligned", "audit/labelled", "audit/labelled_toxic", "pairs/identical"),
+    *("pairs/train", "pairs/validation", "pairs/test", "validation/preference_accuracy"),
+    *("control/length/preference_accuracy", "ground_truth/preference_accuracy"),
+]
 SMALL = (
     *("+debug=smoke", "trainer.threads=1", "dataset.size=600", "dataset.max_new_tokens=8"),
     *("model.hidden_size=16", "model.intermediate_size=32", "model.layers=1", "model.epochs=1"),
@@ -155,6 +167,7 @@ def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
     names = [*summary, *TILTED, *SCORED, *PLANTED, *SECOND, *SECOND_COUNTED, *ENSEMBLE, *PAPER]
+    names += AUDIT
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 
 

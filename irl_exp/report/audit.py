@@ -38,6 +38,10 @@ def is_audit(run: Run) -> bool:
     return "audit/preference_accuracy" in run.summary
 
 
+def knows_truth(run: Run) -> bool:
+    return "audit/reward_aligned" in run.summary
+
+
 def in_short(run: Run) -> list[str]:
     """The answers, a sentence or two each; none of a run that is no audit."""
     if not is_audit(run):

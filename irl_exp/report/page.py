@@ -42,6 +42,18 @@ CAPTIONS = {
     "best_of_n": "The best of n completions of the reference, as R̂ chooses: what it gains, and "
     "what else moves. Bands: bootstrap intervals over prompts.",
 }
+# The same where nobody knows R*.
+WITHOUT_TRUTH = {
+    "losses": "Training of the network under R̂, if it was trained, and of R̂.",
+    "identified": "Left: of every held-out pair, what all rewards that the demonstrations do not "
+    "reject say of it, at the same level for each; rewards linear in the frozen features of "
+    "`model`, and the pair turned so that R̂ prefers its first completion. Wholly above 0: all of "
+    "them agree with R̂. Right: the share of pairs that are identified, and what it is where there "
+    "is nothing to find: demonstrations of the reference against itself (placebo), and these with "
+    "who wrote what shuffled. The dotted line is what each pair on its own may come to by chance.",
+    "attribution": "What each word does to R̂: the score of a held-out text less that without the "
+    "word, on average over its places, with bootstrap intervals over prompts.",
+}
 FILES = {
     "config.yaml": "the resolved configuration",
     "overrides.yaml": "what was typed",
@@ -102,8 +114,11 @@ def _study(run: Run, drawn: dict[str, Path]) -> list[str]:
 def _audit(run: Run, drawn: dict[str, Path]) -> list[str]:
     """The questions of an audit, in the order in which one would ask them."""
 
+    captions = CAPTIONS if audit.knows_truth(run) else CAPTIONS | WITHOUT_TRUTH
+
     def figure(*names: str) -> str:
-        return _figures({name: drawn[name] for name in names if name in drawn}, run.folder)
+        shown = {name: drawn[name] for name in names if name in drawn}
+        return _figures(shown, run.folder, captions)
 
     answers = {
         "In short": ["\n\n".join(audit.in_short(run))],
@@ -309,9 +324,9 @@ def _markdown(table: Table | None) -> str:
     return table.markdown() if table else ""
 
 
-def _figures(drawn: dict[str, Path], folder: Path) -> str:
+def _figures(drawn: dict[str, Path], folder: Path, captions: dict[str, str] = CAPTIONS) -> str:
     links = {name: path.relative_to(folder).as_posix() for name, path in drawn.items()}
-    return "\n\n".join(f"![{name}]({link})\n\n{CAPTIONS[name]}" for name, link in links.items())
+    return "\n\n".join(f"![{name}]({link})\n\n{captions[name]}" for name, link in links.items())
 
 
 def _samples(run: Run) -> str:
