@@ -243,8 +243,9 @@ class _Evaluation:
         toxic = (self.score(truth, where) <= 0).astype(np.int64)
         if toxic.min() == toxic.max():
             raise InputError(
-                f"evaluation.labels=ground_truth: R* calls {'every' if toxic[0] else 'no'} test "
-                "comment toxic at zero; expected an R* whose zero parts them, or labels=human"
+                f"evaluation.labels=ground_truth: R* calls {'every' if toxic[0] else 'no'} "
+                f"{'test comment' if where == 'test' else 'demonstration'} toxic at zero; "
+                "expected an R* whose zero parts them, or labels=human"
             )
         return toxic
 
