@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from irl_exp import cli
-from irl_exp.metrics.agreement import accuracy, auc, pair_accuracy
+from irl_exp.metrics.agreement import accuracy, auc, pair_accuracy, spearman
 from irl_exp.metrics.reward_distance import starc
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.models.reward_model import Facts
+from irl_exp.models.shaped_reward import CHUNK, shaped
 
 SHARED = [
     *("model=neox-50k", "dataset.size=7000"),
@@ -79,7 +81,7 @@ def launch(seeds: list[int]) -> None:
 
 
 def read(name: str) -> pd.DataFrame:
-    runs = sorted(Path(f"sweeps/as_released_{name}").glob("*/summary.json"))
+    runs = sorted(Path(f"sweeps/as_released_{name}").glob("*/panel.parquet"))
     return pd.DataFrame([measure(path.parent) for path in runs]).sort_values("seed")
 
 
@@ -100,7 +102,7 @@ def measure(run: Path) -> dict[str, float]:
         for name in ("truth", "recovered")
     )
     return {
-        "seed": manifest["seeds"]["seed"],
+        "seed": manifest["seeds"]["data"],
         "auc": auc(scores, labels),
         "accuracy": accuracy(scores, labels, threshold),
         "at_zero": accuracy(scores, labels, 0.0),
@@ -109,6 +111,21 @@ def measure(run: Path) -> dict[str, float]:
         "stated_auc": float(summary["recovery/auc"]),
         "stated_accuracy": float(summary["recovery/accuracy"]),
     }
+
+
+def shaping() -> None:
+    """What D21 leaves of R* itself, on the reference's completions in random fours."""
+    rows = []
+    for run in sorted(Path("sweeps/as_released_default").glob("*/panel.parquet")):
+        panel = pd.read_parquet(run)
+        truth = panel[panel["kind"] == "reference"]["truth"].to_numpy()
+        fours = np.random.default_rng(0).permutation(truth).reshape(-1, CHUNK)
+        left = np.stack([shaped(torch.from_numpy(four)).numpy() for four in fours])
+        kept = np.mean(fours.argmax(1) == left.argmax(1))
+        rows.append({"kept": kept, "rho": spearman(fours.ravel(), left.ravel())})
+    found = pd.DataFrame(rows)
+    print(f"\nSpearman's correlation of R* with shaped R*: {spread(found['rho'])};")
+    print(f"fours whose best text is still the best: {spread(found['kept'])} (by chance 0.25)")
 
 
 def spread(values: "pd.Series[float]") -> str:
@@ -138,6 +155,7 @@ def main() -> None:
         launch(arguments.seeds)
     table("recipe", list(NAMED))
     table("departure alone", [name for name in VARIANTS if name not in NAMED])
+    shaping()
 
 
 if __name__ == "__main__":
