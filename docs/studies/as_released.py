@@ -108,7 +108,7 @@ def measure(run: Path) -> dict[str, float]:
         "at_zero": accuracy(scores, labels, 0.0),
         "within": pair_accuracy(np.array(truth), np.array(recovered)),
         "starc": starc(np.array(truth), np.array(recovered)),
-        "stated_auc": float(summary["recovery/auc"]),
+        "stated_auc": pd.to_numeric(summary["recovery/auc"], errors="coerce"),
         "stated_accuracy": float(summary["recovery/accuracy"]),
     }
 
@@ -129,6 +129,8 @@ def shaping() -> None:
 
 
 def spread(values: "pd.Series[float]") -> str:
+    if values.isna().any():
+        return "–"
     if len(values) < 2:
         return f"{values.iloc[0]:.3f}"
     mean, low, high = mean_interval(values.tolist())
