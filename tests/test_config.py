@@ -107,6 +107,35 @@ def test_every_value_of_a_named_sweep_is_valid(name: str) -> None:
                 seen.update(run)
 
 
+PAPER = sorted(path.stem for path in (cli.CONF / "experiment").glob("paper_*.yaml"))
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("model", ["neox-50k", "neox-1m5"])
+def test_the_papers_studies_need_no_hub_beside_a_model_of_ours(name: str, model: str) -> None:
+    """The recipe stays; comments, R* and the second classifier come from what is there."""
+    ours, theirs = typed(f"+experiment={name}", f"model={model}"), typed(f"+experiment={name}")
+    validate(ours)
+    assert type(theirs.model) is CheckpointModel and type(ours.model) is ScratchModel
+    assert (theirs.dataset.name, ours.dataset.name) == ("jigsaw", "synthetic")
+    assert (theirs.ground_truth.name, ours.ground_truth.name) == ("roberta_toxicity", "trained")
+    assert theirs.evaluation.second is not None and ours.evaluation.second is None
+    assert (theirs.solver, theirs.demonstrations) == (ours.solver, ours.demonstrations)
+    changed = {k for k, v in vars(theirs.rlhf).items() if v != vars(ours.rlhf)[k]}
+    assert changed == {"last_layers"}
+
+
+def test_the_papers_optimizer_steps() -> None:
+    """600 and 12,000, as near as whole iterations come."""
+    steps = {}
+    for name in PAPER:
+        rlhf = typed(f"+experiment={name}").rlhf
+        assert isinstance(rlhf, PPOConfig)
+        each = rlhf.batch_size // rlhf.minibatch_size * rlhf.epochs
+        steps[name] = rlhf.iterations * each
+    assert steps == {"paper_410m": 12_000, "paper_70m": 608, "paper_70m_as_released": 608}
+
+
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.split("/")[0] in SCHEMAS])
 def test_the_yaml_has_the_keys_of_its_schema(leaf: str) -> None:
     """A leaf on a schema has a value, or ???, for every field; one on a leaf changes some."""

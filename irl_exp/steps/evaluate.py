@@ -176,7 +176,7 @@ class _Evaluation:
         pooled = bootstrap(
             self.config,
             {
-                "auc": lambda s, t, y: agreement.auc(s, y),
+                "auc": lambda s, t, y: _auc(s, y),
                 "accuracy": lambda s, t, y: agreement.accuracy(s, y, threshold),
                 "f1": lambda s, t, y: agreement.f1(s, y, threshold),
                 "accuracy_at_zero": lambda s, t, y: agreement.accuracy_at_zero(s, y),
@@ -241,7 +241,7 @@ class _Evaluation:
         if self.config.labels == "human":
             return self.test.labels
         toxic = (self.score(truth, where) <= 0).astype(np.int64)
-        if toxic.min() == toxic.max():
+        if where == "test" and toxic.min() == toxic.max():
             raise InputError(
                 f"evaluation.labels=ground_truth: R* calls {'every' if toxic[0] else 'no'} test "
                 "comment toxic at zero; expected an R* whose zero parts them, or labels=human"
@@ -268,7 +268,7 @@ class _Evaluation:
             }
         pooled = bootstrap(
             self.config,
-            {"auc": agreement.auc},
+            {"auc": _auc},
             self.clusters,
             self.score(control, self.pooled),
             self.labels(truth, self.pooled),
@@ -312,6 +312,11 @@ class _Evaluation:
                 "pair_accuracy": agreement.pair_accuracy(theirs, pools),
                 "starc": reward_distance.starc(theirs, pools),
             }
+
+
+def _auc(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """NaN where all labels are one, as R*'s of what policies wrote can be."""
+    return agreement.auc(scores, labels) if 0 < labels.mean() < 1 else float("nan")
 
 
 def _texts(comments: Comments) -> Texts:

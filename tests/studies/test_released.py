@@ -72,9 +72,11 @@ def test_measured_on_the_texts_that_it_learned_from(smoke: Path, lab: Lab) -> No
         assert numbers[held_out] == before[held_out]
 
 
-def test_toxic_outputs_as_the_paper_counts_them(lab: Lab) -> None:
+def test_toxic_outputs_as_the_paper_counts_them(lab: Lab, tiny_folder: Path) -> None:
     """Greedy tokens by the library's own search, judged by words with their own probability."""
-    line = ("model.epochs=8", "rlhf.iterations=1", "until=align")  # it writes more than one thing
+    # A network that writes something else after each prompt.
+    model = ("model=checkpoint", f"model.path={tiny_folder}", "model.epochs=0")
+    line = (*model, "dataset.max_new_tokens=8", "rlhf.iterations=1", "until=align")
     run, without = lab.run(*line, "evaluation.greedy_tokens=9"), lab.run(*line)
     table = Comments.load(artifact(lab, run, "curate"))
     known = table.table[table.table["split"].isin(["validation", "calibration"])]
@@ -100,7 +102,9 @@ def test_toxic_outputs_as_the_paper_counts_them(lab: Lab) -> None:
 
 
 def test_numbers_are_of_an_epoch_before_and_realigning_is_not(lab: Lab) -> None:
-    run = lab.run("+experiment=paper_70m_as_released", "model=neox-50k", "rlhf.kl_coef=0.1")
+    # So small an R* calls all demonstrations toxic; what is measured is then asked of comments.
+    chosen = ("model=neox-50k", "evaluation.texts=held_out")
+    run = lab.run("+experiment=paper_70m_as_released", *chosen)
     steps = read(run / "manifest.json")["steps"]
     measured, recovered = (lab.store / "recover" / steps[name] for name in ("measured", "recover"))
     epochs = [
