@@ -374,7 +374,8 @@ def attribution(run: Run) -> Figure | None:
         title=f"Words that raise and words that lower {RECOVERED_SIGN} most",
         xlabel="effect of the word (sd of reference completions)",
     )
-    axes.legend(loc="best")
+    if len(rewards) > 1:
+        axes.legend(loc="best")
     return figure
 
 
