@@ -446,6 +446,12 @@ def _solver(config: Config) -> None:
                 bool(solver.penalties) and all(c > 0 for c in solver.penalties),
                 f"{where}.penalties={solver.penalties}: expected a list of positive numbers",
             )
+        if isinstance(solver, GradientSolver) and isinstance(config.rlhf, CheckpointRLHF):
+            _require(
+                not solver.trace,
+                f"{where}.trace=true with rlhf={config.rlhf.name}: expected false; an audit has no "
+                "panel of texts to trace",
+            )
         if where != "solver" and isinstance(solver, GradientSolver):
             _require(
                 not solver.trace,

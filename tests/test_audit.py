@@ -26,6 +26,7 @@ SMALL = (
 TWO = ("solver.members=2", "solver.base.epochs=4")
 # One recovery, and no more than is told of it.
 ONE = ("solver=logistic", "until=evaluate")
+PAIRED = ("demonstrations=preferences", "demonstrations.path=pairs.jsonl")
 CHAT = (
     "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     "{% if add_generation_prompt %} :{% endif %}"
@@ -184,6 +185,10 @@ def test_a_classifier_as_ground_truth(desk: Path) -> None:
             ["rlhf.path=aligned", "model=checkpoint", "model.path=reference"],
             "dataset.path=null: expected a file of prompts",
         ),
+        (
+            [*PAIRED, "solver=logistic", "solver.trace=true"],
+            "solver.trace=true with rlhf=checkpoint: expected false",
+        ),
         (["rlhf=ppo"], "with rlhf=ppo, which is to train the aligned policy"),
         (
             ["demonstrations=file", "demonstrations.path=pairs.jsonl"],
@@ -213,3 +218,15 @@ def test_what_does_not_fit_is_refused_in_a_line(
     done, _ = run(desk, "refused", *overrides)
     assert done.returncode == 1
     assert said in done.stderr.strip().splitlines()[-1]
+
+
+def test_audits_side_by_side(desk: Path) -> None:
+    """Of other prompts and seeds: what needs R* is not there, and nothing is wrong with that."""
+    for seed in ("0", "1"):
+        numbers(desk, f"beside-{seed}", *between(desk, "aligned"), f"seed={seed}", "solver=svm")
+    folders = [desk / "runs" / f"beside-{seed}" for seed in ("0", "1")]
+    typed = [warm.command("irl-report"), *folders, "-o", desk / "report"]
+    done = subprocess.run(typed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "prefers the aligned" in (desk / "report" / "report.md").read_text()
+    assert "Traceback" not in done.stderr

@@ -201,7 +201,8 @@ def _by_label(runs: Sequence[Run]) -> tuple[list[float], list[float]] | None:
 
 
 def words(groups: Groups) -> Figure | None:
-    """What the words that move rewards most do to R* and to R̂ of each group: means over runs."""
+    """What the words that move rewards most do to R*, where it is known, and to R̂ of each group:
+    means over runs."""
     tables = {
         name: [run.attribution for run in runs if run.attribution is not None]
         for name, runs in groups.items()
@@ -209,9 +210,12 @@ def words(groups: Groups) -> Figure | None:
     tables = {name: found for name, found in tables.items() if found}
     if not tables or len(tables) > 2 * PANELS:
         return None
-    truth = _by_word([table for found in tables.values() for table in found], "truth")
     columns = {name: _by_word(found, "recovered") for name, found in tables.items()}
-    table = pd.DataFrame({TRUTH_SIGN: truth, **columns}).dropna()
+    known = [t for found in tables.values() for t in found if "truth" in t.column_names]
+    truth = {TRUTH_SIGN: _by_word(known, "truth")} if known else {}
+    table = pd.DataFrame({**truth, **columns}).dropna()
+    if table.empty:  # no word that all of them speak of
+        return None
     chosen = table.abs().max(axis=1).nlargest(WORDS).index
     table = table.loc[table.loc[chosen].mean(axis=1).sort_values().index]
     with rc_context(STYLE):  # type: ignore[arg-type]
@@ -223,7 +227,8 @@ def words(groups: Groups) -> Figure | None:
         image = axes.imshow(table.to_numpy(), cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.axvline(0.5, color="white", linewidth=4)
+        if truth:
+            axes.axvline(0.5, color="white", linewidth=4)
         axes.set_xticks(range(len(table.columns)), list(table.columns), rotation=45, ha="right")
         axes.set_yticks(range(len(table)), [str(word)[:WORD_LETTERS] for word in table.index])
         axes.tick_params(length=0, labelsize=8.5)

@@ -29,6 +29,8 @@ from irl_exp.report.tables import MISSING, Table, escape
 
 # Name in the summary -> what a reader sees.
 COLUMNS = {
+    "audit/preference_accuracy": "prefers the aligned",
+    "control/length/preference_accuracy": "length does",
     "recovery/pair_accuracy": "pair accuracy",
     "recovery/starc": "STARC",
     "recovery/auc": "AUC",
