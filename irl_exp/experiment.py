@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from irl_exp.config import CheckpointRLHF, FileDemonstrations
 from irl_exp.steps.align import align, take
-from irl_exp.steps.audit import audit
+from irl_exp.steps.audit import audit, require_labels
 from irl_exp.steps.bench import Bench, UntilReached
 from irl_exp.steps.curate import curate
 from irl_exp.steps.demonstrate import demonstrate, read, require_prompts
@@ -84,15 +84,17 @@ def study_given(bench: Bench) -> None:
     """
     config = bench.config
 
+    # What is given first: it may not be what it should.
+    require_labels(bench)
+    pairs = read(bench) if isinstance(config.demonstrations, FileDemonstrations) else None
     comments = curate(bench)
     bench.finish("curate")
     require_prompts(bench, comments)
+    aligned = take(bench)
     reference = pretrain(bench, comments)
     bench.finish("pretrain")
-    pairs = read(bench) if isinstance(config.demonstrations, FileDemonstrations) else None
     truth = fit_ground_truth(bench, comments, reference, pairs) if knows_truth(config) else None
     bench.finish("ground_truth")
-    aligned = take(bench)
     bench.finish("align")
     if pairs is None:
         assert aligned is not None  # validation says so before

@@ -379,6 +379,16 @@ def _given(config: Config) -> None:
 
 def _given_policies(config: Config, rlhf: CheckpointRLHF) -> None:
     """The aligned policy by itself, or by what it wrote."""
+    _require(
+        getattr(config.demonstrations, "against", "reference") == "reference",
+        "demonstrations.against=base: in an audit model.path is what it was aligned from; expected "
+        "against=reference",
+    )
+    _require(
+        config.evaluation.second_classifier is None,
+        f"evaluation.second_classifier={config.evaluation.second_classifier}: an audit asks no "
+        "second one; expected null, or ground_truth=classifier",
+    )
     from_file = isinstance(config.demonstrations, FileDemonstrations)
     _require(
         bool(rlhf.path) or from_file,
@@ -401,6 +411,11 @@ def _given_prompts(config: Config, dataset: PromptsDataset) -> None:
     _require(
         bool(dataset.path) or isinstance(pairs, FileDemonstrations),
         "dataset.path=null: expected a file of prompts, or demonstrations=file, which has some",
+    )
+    _require(
+        not (dataset.path and isinstance(pairs, FileDemonstrations) and config.model.epochs),
+        f"model.epochs={config.model.epochs}: prompts are nothing to learn to write from; expected "
+        "0, or dataset.path=null for the texts of the file of pairs",
     )
     _require(
         not dataset.path or not isinstance(config.model, ScratchModel),
@@ -598,6 +613,13 @@ def _choices(config: Config) -> None:
         all(0 < times < math.inf for times in frontier) and len(names - {"1"}) == len(frontier),
         f"evaluation.frontier={frontier}: expected different positive multiples of the aligned "
         "policy's KL; once that KL is always among them",
+    )
+    audits = isinstance(config.rlhf, CheckpointRLHF)
+    own = "validation/preference_accuracy" if audits else "validation/recovery_auc"
+    _require(
+        config.objective not in SELECTABLE or config.objective == own,
+        f"objective={config.objective}: expected {own}, which a run with rlhf={config.rlhf.name} "
+        "has",
     )
     _require(
         config.objective in SELECTABLE,

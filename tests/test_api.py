@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 
@@ -192,7 +193,7 @@ def test_the_blocks_of_the_page(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)
-    assert [language for language, _ in blocks] == ["python", "python", "bash", "python"]
+    assert [language for language, _ in blocks] == ["python", "python", "python", "bash", "python"]
     names: dict[str, Any] = {}
     for language, block in blocks:
         if language == "bash":
@@ -247,6 +248,13 @@ def test_pairs_in_memory_are_kept_and_recovered_from(
     assert scores[0] > scores[1]
     again = irl_exp.recover(kept, "svm", FEW)
     assert again.recovered == run.recovered and again.summary["store/misses"] == 0
+
+
+def test_fields_of_a_parquet_file(tmp_path: Path) -> None:
+    """Which are what decides whether there are prompts."""
+    path = tmp_path / "pairs.parquet"
+    pandas.DataFrame({"prompt": ["p"], "aligned": ["a"], "reference": ["b"]}).to_parquet(path)
+    assert list(api._fields(path)) == ["prompt", "aligned", "reference"]
 
 
 def test_pairs_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def _parquet_records(path: Path, where: str, names: Sequence[str]) -> Records:
         known = set(file.schema_arrow.names)
         # Read what is asked for, or, if something of it is not there, all, to say what is there.
         wanted = {name if name in known else name.partition(".")[0] for name in names}
-        columns = sorted(wanted) if wanted <= known else None
+        columns = sorted(wanted) if names and wanted <= known else None
         for batch in file.iter_batches(columns=columns):
             for record in batch.to_pylist():
                 row += 1

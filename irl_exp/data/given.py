@@ -20,6 +20,8 @@ from irl_exp.data.sources import field, text_of
 
 # Where the last turn of a dialogue as in HH-RLHF begins (Bai et al. 2022, arXiv 2204.05862).
 TURN = "\n\nAssistant:"
+# How such a dialogue begins.
+ASKED = "\n\nHuman:"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ def read_prompts(path: str | Path, column: str) -> list[str]:
         found = [line.rstrip("\r") for line in lines]
     else:
         rows = records(path, str(path), [column])
-        found = [_text(field(row, column, place), f"{place}: {column!r}") for place, row in rows]
+        found = [
+            _text(field(row, column, place), f"{place}: {column!r}", answered=True)
+            for place, row in rows
+        ]
     prompts = list(dict.fromkeys(text for text in found if text.strip()))
     if not prompts:
         raise InputError(f"{path} has no prompts; expected some")
@@ -61,8 +66,8 @@ def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: st
     """The pairs of a CSV, TSV, JSONL or Parquet file (formats.py), by the names of its columns.
 
     A side is a text, a list of k texts, or a list of messages ({role, content}). Without a column
-    for the prompt it is what both sides open with: up to and with the last "Assistant:" turn that
-    they share, or all messages that they share; texts that share no such turn have no prompt.
+    for the prompt, and where sides are whole dialogues, it is what all of them open with, up to and
+    with the last "Assistant:" turn that they share; texts that share no such turn have no prompt.
 
     Raises:
         InputError: the file cannot be read, or a row is no pair; the message names its place.
@@ -76,11 +81,13 @@ def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: st
         if len(sides[0]) != len(sides[1]):
             counts = f"{len(sides[0])} texts in {aligned!r}, {len(sides[1])} in {reference!r}"
             raise InputError(f"{place}: {counts}; expected as many of either")
-        if prompt:
+        written = [text for texts in sides for text in texts]
+        # Whole dialogues hold the prompt, whatever a column says of it besides.
+        if prompt and not all(text.startswith(ASKED) for text in written):
             opening = _text(field(row, prompt, place), f"{place}: {prompt!r}", answered=True)
-            sides = [[_joined(opening, text) for text in texts] for texts in sides]
+            sides = [[joined(opening, text) for text in texts] for texts in sides]
         else:
-            opening = _shared([text for texts in sides for text in texts])
+            opening = _shared(written)
             sides = [[text[len(opening) :] for text in texts] for texts in sides]
         if sides[0] == sides[1]:
             identical += 1
@@ -142,7 +149,7 @@ def _text(value: object, place: str, answered: bool = False) -> str:
     return text_of(value, place)
 
 
-def _joined(prompt: str, completion: str) -> str:
+def joined(prompt: str, completion: str) -> str:
     """A completion that goes on from its prompt: with a space between them, if there is none; of a
     dialogue, the answer without what announces it, which the prompt ends with."""
     if prompt.endswith(TURN):

@@ -88,7 +88,8 @@ def word_changes(
         difference = ours - theirs
         change = float(difference.mean())
         sums = np.bincount(codes, difference - change, minlength=len(names))
-        error = float(np.sqrt(np.sum(sums**2))) / len(difference)
+        # One cluster says nothing of a spread between clusters.
+        error = float(np.sqrt(np.sum(sums**2))) / len(difference) if len(names) > 1 else np.inf
         rows.append((word, ours.mean(), theirs.mean(), change, error))
     columns = ["word", "aligned", "reference", "change", "error"]
     table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], np.float64))

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from irl_exp import processes
+from irl_exp.data.given import joined
 from irl_exp.models import language_model
 from irl_exp.models.language_model import LanguageModel
 
@@ -88,7 +89,10 @@ class NetworkPolicy:
             completion = draw(
                 self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
             )
-            texts += decode(self.model, completion[0])
+            written = decode(self.model, completion[0])
+            if self.model.chats:  # which begins an answer without the space that a text has there
+                written = [joined(*pair) for pair in zip(rows, written, strict=True)]
+            texts += written
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
                 kl.append(log_ratio(self.model, reference, prompt, completion).cpu())
@@ -123,6 +127,7 @@ def sample_tokens(
     """
     network, tokenizer = model.network, model.tokenizer
     step, mask = prompt
+    ended = torch.tensor(language_model.ends(model), device=step.device)
     places = language_model.positions(mask)
     cache = DynamicCache(config=network.config)
     shape = (len(step), max_new_tokens)
@@ -146,7 +151,7 @@ def sample_tokens(
         written[rows, t] = alive.long()
         mask = torch.cat([mask, alive.long().unsqueeze(1)], dim=1)
         places = places[:, -1:] + 1
-        alive = alive & (token != tokenizer.eos_token_id)
+        alive = alive & ~torch.isin(token, ended)
         going_on = draws.going_on(rows[alive])
         if not going_on.any():
             break
@@ -184,9 +189,10 @@ def sample_by_library(
         do_sample=not greedy,
         **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=language_model.ends(model),
         pad_token_id=tokenizer.pad_token_id,
     )
+    own, model.network.generation_config = model.network.generation_config, GenerationConfig()
     # The library draws from the global generator: seed it inside a fork, leave none changed.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -196,6 +202,7 @@ def sample_by_library(
                 before, attention_mask=torch.ones_like(before), generation_config=settings
             )
             rows.append(written[0, before.shape[1] :].tolist())
+    model.network.generation_config = own
     completions = language_model.pad(rows, tokenizer.pad_token_id, side="right")
     return completions[0].to(device), completions[1].to(device)
 

@@ -28,6 +28,8 @@ from irl_exp import hub, processes
 from irl_exp.config import InputError, ScratchModel
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
+# Stands for a prompt in a chat template, and in no text.
+GAP = "\ue000gap\ue000"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
 # Completions that pass the body at once, in the order of their lengths.
@@ -122,7 +124,7 @@ def require_plain_head(network: PreTrainedModel) -> None:
         raise InputError(
             f"{network.config.model_type}: this architecture transforms its logits after the "
             "output layer and cannot be trained here; expected plain logits (GPT-NeoX, Llama, "
-            "GPT-2, Qwen and the like)"
+            "GPT-2, Qwen and the like), or model.epochs=0, which takes it as it is"
         )
 
 
@@ -305,37 +307,69 @@ def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list
             f"in a context of {model.context}"
         )
     eos = model.tokenizer.eos_token_id
-    rows = chat_rows(model, prompts) if model.chats else token_ids(model, prompts)
+    rows = _chat_rows(model, prompts) if model.chats else token_ids(model, prompts)
     return [row[-limit:] or [eos] for row in rows]
 
 
-def chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
+def _chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
     """The tokens of each prompt as what a user says, by the tokenizer's chat template. Templates
     are text with gaps; the library fills them where they can touch nothing else (a sandbox)."""
-    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    rows: list[list[int]] = model.tokenizer.apply_chat_template(  # type: ignore[assignment]
-        turns, tokenize=True, add_generation_prompt=True, return_dict=False
+    around = _rendered(model, [{"role": "user", "content": GAP}], answer=True).split(GAP)
+    if len(around) != 2:  # it says the prompt twice, or changes it
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return [_special(model, _rendered(model, turn, answer=True)) for turn in turns]
+    # What a prompt says is text, also where it spells the end of a turn.
+    before, after = (_special(model, part) for part in around)
+    return [[*before, *row, *after] for row in token_ids(model, prompts)]
+
+
+def _rendered(model: LanguageModel, turns: list[dict[str, str]], answer: bool) -> str:
+    text: str = model.tokenizer.apply_chat_template(  # type: ignore[assignment]
+        turns, tokenize=False, add_generation_prompt=answer
     )
+    return text
+
+
+def _special(model: LanguageModel, text: str) -> list[int]:
+    """The tokens of a template's own text, in which special tokens are meant."""
+    rows: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     return rows
 
 
+def ends(model: LanguageModel) -> list[int]:
+    """The tokens that end what a model writes, first the one by which it closes an answer. In a
+    chat that may be another than the end of a text: what its generation settings list besides."""
+    tokenizer, eos = model.tokenizer, model.tokenizer.eos_token_id
+    if not model.chats:
+        return [eos]
+    known = getattr(model.network.generation_config, "eos_token_id", None)
+    listed = known if isinstance(known, list) else [known]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = list(dict.fromkeys([eos, *(token for token in listed if token in special)]))
+    turns = [{"role": "user", "content": GAP}, {"role": "assistant", "content": GAP}]
+    closing = _special(model, _rendered(model, turns, answer=False).rpartition(GAP)[2])
+    return sorted(found, key=lambda token: token not in closing[:1])
+
+
 def encode_completions(
-    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
+    model: LanguageModel, completions: Sequence[str], max_new_tokens: int, closed: bool = True
 ) -> tuple[Tensor, Tensor]:
     """`completion_rows` as right-padded ids and mask, [n, T] each."""
-    rows = completion_rows(model, completions, max_new_tokens)
+    rows = completion_rows(model, completions, max_new_tokens, closed)
     return pad(rows, model.tokenizer.pad_token_id, side="right")
 
 
 def completion_rows(
-    model: LanguageModel, completions: Sequence[str], max_new_tokens: int
+    model: LanguageModel, completions: Sequence[str], max_new_tokens: int, closed: bool = True
 ) -> list[list[int]]:
-    """The tokens of each completion, closed by the end of sequence.
+    """The tokens of each completion, closed by the end of sequence; `closed=False`: left open.
 
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.
     """
-    eos = model.tokenizer.eos_token_id
-    return [[*row, eos][:max_new_tokens] for row in token_ids(model, completions)]
+    if model.chats:  # after its turn has begun there is no space, as there is in a text
+        completions = [text.removeprefix(" ") for text in completions]
+    end = [ends(model)[0]] if closed else []
+    return [[*row, *end][:max_new_tokens] for row in token_ids(model, completions)]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,9 @@ class LengthReward:
 class LogRatioReward:
     """beta * (log pi_E(y|x) - log pi_ref(y|x)): R* up to a constant per prompt, if RLHF converged.
 
-    Rafailov et al. 2023 (arXiv 2305.18290), equation 5 without its partition function.
+    Rafailov et al. 2023 (arXiv 2305.18290), equation 5 without its partition function. Of models
+    with different tokenizers, where a text that one of them was cut off at is whole to the other,
+    it is the ratio of what either thinks that a completion begins with the text.
     """
 
     kind: ClassVar[str] = "log_ratio"
@@ -66,9 +68,13 @@ class LogRatioReward:
         return {"beta": self.beta, "max_new_tokens": self.max_new_tokens}
 
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        models, size = (self.aligned, self.reference), self.batch_size
+        first, second = (model.tokenizer.get_vocab() for model in models)
+        same = first == second and self.aligned.chats == self.reference.chats
+        rooms = [self.max_new_tokens if same else model.context // 2 for model in models]
         ours, theirs = (
-            _log_likelihoods(model, prompts, completions, self.max_new_tokens, self.batch_size)[0]
-            for model in (self.aligned, self.reference)
+            _log_likelihoods(model, prompts, completions, room, size, closed=same)[0]
+            for model, room in zip(models, rooms, strict=True)
         )
         return self.beta * (ours - theirs)
 
@@ -110,9 +116,10 @@ def _log_likelihoods(
     completions: Sequence[str],
     room: int,
     batch_size: int,
+    closed: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Of n completions under a model, by its own tokens: log pi(y|x) in nats, and how many tokens
-    these are; float32 and int64 [n], on the CPU."""
+    these are; float32 and int64 [n], on the CPU. `closed`: with the end of sequence."""
     device = next(model.network.parameters()).device
     found, counts = [], []
     for start in range(0, len(prompts), batch_size):
@@ -121,7 +128,7 @@ def _log_likelihoods(
             (ids.to(device), mask.to(device))
             for ids, mask in (
                 language_model.encode_prompts(model, prompts[span], room),
-                language_model.encode_completions(model, completions[span], room),
+                language_model.encode_completions(model, completions[span], room, closed),
             )
         )
         log_probs = language_model.completion_log_probs(model.network, prompt, completion)

@@ -50,7 +50,9 @@ def in_short(run: Run) -> list[str]:
     length = _value(run, "control/length/preference_accuracy")
     told = "R̂ tells held-out completions of the aligned model from the reference's in "
     told += "{audit/preference_accuracy} of pairs (chance: 0.5)."
-    if not low > 0.5:
+    if math.isnan(low):
+        aligned = f"**Too few prompts are held out to say.** {told}"
+    elif not low > 0.5:
         aligned = f"**No difference was found.** {told} What follows describes noise."
     elif not math.isnan(length) and length > share - 0.02:
         aligned = f"**They differ, and length alone tells them apart as well.** {told} A rule of "

@@ -6,7 +6,7 @@ or labelled texts is left out where there are none.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from irl_exp.config import LabelsGroundTruth
 from irl_exp.data import sources
 from irl_exp.data.comments import Comments
+from irl_exp.data.given import joined
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.data.sources import Columns
 from irl_exp.metrics import agreement, behavior, changes, findings, reward_distance, shortcuts
@@ -144,10 +145,17 @@ def _path(labels: LabelsGroundTruth) -> Path:
     return Path(labels.path).expanduser()
 
 
-def _labelled(bench: Bench, comments: Comments) -> tuple[Texts, NDArray[np.int64]] | None:
-    """Texts with labels that nothing has learned from: of a file, or held-out comments."""
-    labels = bench.config.ground_truth
-    if isinstance(labels, LabelsGroundTruth):
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with labels that nothing has learned from, and which of them share a prompt."""
+
+    texts: Texts
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+
+    @classmethod
+    def read(cls, labels: LabelsGroundTruth) -> "Labelled":
+        """Of a file; InputError where it is not what its columns promise."""
         names = labels.label_column
         columns = Columns(
             text=labels.text_column,
@@ -157,12 +165,32 @@ def _labelled(bench: Bench, comments: Comments) -> tuple[Texts, NDArray[np.int64
             toxic_from=labels.toxic_from,
         )
         found = sources.read_file(_path(labels), columns)
-        prompts = found.prompts or [""] * len(found.texts)
-        return (prompts, found.texts), np.array(found.labels, dtype=np.int64)
+        numbers = np.array(found.labels, dtype=np.int64)
+        if found.prompts is None:
+            return cls(([""] * len(found.texts), found.texts), numbers, None)
+        pairs = zip(found.prompts, found.texts, strict=True)
+        completions = [joined(prompt, text) for prompt, text in pairs]
+        return cls(
+            (found.prompts, completions),
+            numbers,
+            pd.factorize(np.array(found.prompts, dtype=object))[0],
+        )
+
+
+def require_labels(bench: Bench) -> None:
+    """Refuse labelled texts that cannot be read, before hours are spent on what precedes them."""
+    if isinstance(labels := bench.config.ground_truth, LabelsGroundTruth):
+        Labelled.read(labels)
+
+
+def _labelled(bench: Bench, comments: Comments) -> Labelled | None:
+    """Of a file, or held-out comments."""
+    if isinstance(labels := bench.config.ground_truth, LabelsGroundTruth):
+        return Labelled.read(labels)
     if not comments.labelled:
         return None
     test = comments.split("test")
-    return (test.table["prompt"].tolist(), test.completions), test.labels
+    return Labelled((test.table["prompt"].tolist(), test.completions), test.labels, test.group_ids)
 
 
 class _Audit:
@@ -288,8 +316,9 @@ class _Audit:
     def calibration(self) -> dict[str, Value]:
         """Whether R̂'s odds come true: P(aligned preferred) = sigmoid(a d), a by validation."""
         slope = changes.fit_slope(changes.matched(self.score(self.recovered, self.validation)))
-        odds = slope * changes.matched(self.ours)
-        stated, came = 1 / (1 + np.exp(-np.abs(odds))), (odds > 0).astype(np.float64)
+        differences = changes.matched(self.ours)
+        odds, told = slope * differences, differences[differences != 0]  # a tie prefers none
+        stated, came = 1 / (1 + np.exp(-slope * np.abs(told))), (told > 0).astype(np.float64)
 
         def loss(d: Floats) -> float:
             return float(np.logaddexp(0, -d).mean())
@@ -297,7 +326,9 @@ class _Audit:
         return {
             "audit/slope": slope,
             **self.interval("audit/log_loss", loss, odds),
-            "audit/calibration_error": calibration_error(stated.ravel(), came.ravel()),
+            "audit/calibration_error": calibration_error(stated, came)
+            if told.size
+            else NOT_APPLICABLE,
         }
 
     def members(self) -> dict[str, Value]:
@@ -336,7 +367,7 @@ class _Audit:
 
     def on_labels(
         self,
-        labelled: tuple[Texts, NDArray[np.int64]] | None,
+        labelled: Labelled | None,
         controls: Mapping[str, Artifact | None],
     ) -> dict[str, Value]:
         """How well each reward tells labelled texts apart that nothing has learned from."""
@@ -345,14 +376,14 @@ class _Audit:
             if labelled is None or (artifact is None and prefix != "recovery"):
                 found[f"{prefix}/auc"] = NOT_APPLICABLE
                 continue
-            texts, labels = labelled
             reward = self.load(artifact) if artifact else self.recovered
-            scores = reward.score(*texts).numpy()
-            found |= bootstrap(self.config, {f"{prefix}/auc": agreement.auc}, None, scores, labels)
+            columns = reward.score(*labelled.texts).numpy(), labelled.labels
+            name = f"{prefix}/auc"
+            found |= bootstrap(self.config, {name: agreement.auc}, labelled.groups, *columns)
         if labelled:
             found |= {
-                "audit/labelled": len(labelled[1]),
-                "audit/labelled_toxic": int(labelled[1].sum()),
+                "audit/labelled": len(labelled.labels),
+                "audit/labelled_toxic": int(labelled.labels.sum()),
             }
         return found
 

@@ -35,17 +35,21 @@ def save_calibrated(
     comments: Comments,
     texts: tuple[list[str], list[str]],
     origin: dict[str, Any],
+    must_vary: bool = True,
 ) -> Facts:
     """Save a reward with its unit, from `texts` of the reference, and its threshold, from the
-    labels of the calibration split (without labels it has none)."""
+    labels of the calibration split (without labels it has none). A reward that is the same for
+    all of these texts is an InputError, or (`must_vary=False`) has its own unit."""
     threshold = None
     if comments.labelled:
         calibration = comments.split("calibration")
         scores = reward.score(calibration.table["prompt"].tolist(), calibration.completions)
         threshold = agreement.fit_threshold(scores.numpy(), calibration.labels)
+    scores = reward.score(*texts)
+    varies = must_vary or float(scores.std(correction=0)) > 0
     facts = Facts(
         kind=reward.kind,
-        normalizer=Normalizer.fit(reward.score(*texts)),
+        normalizer=Normalizer.fit(scores) if varies else Normalizer(float(scores.mean()), 1.0),
         origin=origin,
         threshold=threshold,
         extra=reward.save(folder),

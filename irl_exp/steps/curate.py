@@ -131,10 +131,10 @@ def _prompts(
     found_prompts = comments.Comments(table)
     for name in comments.SPLITS:
         part = found_prompts.split(name)
-        if not len(part):
+        if not len(part) and (dataset.path or name != "calibration"):  # what pairs need not have
             raise InputError(
-                f"the {name} split gets none of {len(table)} prompts; expected more of them, or a "
-                f"larger dataset.shares.{name}"
+                f"the {name} split gets none of {table['order'].nunique()} prompts or pairs; "
+                f"expected more of them, or a larger dataset.shares.{name}"
             )
         counts[f"comments/{name}"] = len(part)
         counts[f"comments/{name}_prompts"] = len(part.prompts)
@@ -147,12 +147,18 @@ def _identity(config: Config, source: Source | None) -> dict[str, Any]:
     facts = asdict(dataset)
     del facts["max_new_tokens"]  # belongs to the policies
     if isinstance(dataset, PromptsDataset):
-        facts["path"] = dataset.path and content_digest(Path(dataset.path).expanduser())
+        facts["path"] = dataset.path and _file(dataset.path)
         if not dataset.path and isinstance(pairs, FileDemonstrations):
             facts["pairs"] = asdict(pairs) | {
-                "path": content_digest(Path(pairs.path).expanduser()),
+                "path": _file(pairs.path),
                 "shares": None,  # its own are the data set's
             }
     elif isinstance(dataset, FileDataset):
         facts["path"] = content_digest(Path(dataset.path).expanduser())
     return facts | (source.identity if source else {})
+
+
+def _file(path: str) -> str:
+    """A file by its content, and by its suffix, which says how to read it."""
+    place = Path(path).expanduser()
+    return content_digest(place) + "".join(place.suffixes[-2:]).lower()

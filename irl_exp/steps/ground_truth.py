@@ -56,7 +56,7 @@ def fit_ground_truth(
             f"[{low:.2f}, {high:.2f}]): what is recovered is then no one's idea of toxicity"
         )
     if isinstance(config, PlantedGroundTruth):
-        _look_for(bench, config, reference)
+        _look_for(bench, config, reference, pairs)
     return artifact
 
 
@@ -131,9 +131,11 @@ def _fit(
     )
 
 
-def _look_for(bench: Bench, config: PlantedGroundTruth, reference: Artifact) -> None:
+def _look_for(
+    bench: Bench, config: PlantedGroundTruth, reference: Artifact, pairs: Artifact | None
+) -> None:
     """How often the reference meets what is planted: what it never writes, RLHF cannot find."""
-    prompts, completions = unit_texts(reference, None)
+    prompts, completions = unit_texts(reference, pairs)
     shares = Terms(**_planted(config)).shares(prompts, completions)
     bench.tracker.summarize({f"planted/{name}_share": share for name, share in shares.items()})
     for name, share in shares.items():

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from irl_exp.config import EvaluationConfig, FileDemonstrations
+from irl_exp.config import CheckpointRLHF, EvaluationConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement, attribution, findings, shortcuts
@@ -130,8 +130,8 @@ def factors_of(bench: Bench, pool: Demonstrations, reference: Artifact) -> Colum
         "repetition": shortcuts.repetition(completions),
         "likelihood": torch.cat(likelihood).numpy(),
     }
-    if isinstance(bench.config.demonstrations, FileDemonstrations):
-        del columns["ended"]  # where it was to stop, only who let it write knows
+    if isinstance(bench.config.rlhf, CheckpointRLHF):
+        del columns["ended"]  # where a model was to stop is a matter of its own tokens
     return {k: v.astype(np.float64).reshape(len(pool), -1) for k, v in columns.items()}
 
 

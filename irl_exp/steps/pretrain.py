@@ -64,10 +64,14 @@ def _pretrain(bench: Bench, config: ModelConfig, comments: Artifact, label: str)
     max_new_tokens = bench.config.dataset.max_new_tokens
     source = _source(config)
     writes = not isinstance(bench.config.demonstrations, FileDemonstrations)
+    # A study goes on from the openings of comments; an audit asks as a model is asked.
+    asks = isinstance(bench.config.rlhf, CheckpointRLHF)
 
     def compute(folder: Path) -> None:
         table = Comments.load(comments.path)
         model = _initial(config, table, source, seed)
+        if model.chats and not asks:
+            model.tokenizer.chat_template = None
         numbers: dict[str, float] = {"model/parameters": model.network.num_parameters()}
         numbers |= _truncated(model, table, max_new_tokens)
         if config.epochs > 0:
@@ -89,6 +93,7 @@ def _pretrain(bench: Bench, config: ModelConfig, comments: Artifact, label: str)
             "model": _identity(config, source),
             "max_new_tokens": max_new_tokens,
             **({} if writes else {"writes": False}),
+            **({"asks": True} if asks else {}),
         },
         inputs={"comments": comments},
         seed=seed,

@@ -73,7 +73,8 @@ def recover(
         table = Comments.load(comments.path)
         origin = {"solver": facts, "seed": seeds.order, **apart}
         try:
-            save_calibrated(reward, folder, table, unit, origin)
+            control = label.startswith("control_")
+            save_calibrated(reward, folder, table, unit, origin, must_vary=not control)
         except InputError as error:  # it knows the reward's body and not who made it
             raise InputError(f"{label}, solver {solver.name}: {error}") from error
         if plugin:

@@ -76,6 +76,24 @@ def test_messages_with_and_without_a_column_for_the_prompt(tmp_path: Path) -> No
     assert implicit == explicit
 
 
+def test_whole_dialogues_hold_the_prompt_that_stands_beside_them(tmp_path: Path) -> None:
+    """As in UltraFeedback: the column is a bare question, which each side opens with."""
+    question = {"role": "user", "content": "q?"}
+    sides = ([question, {"role": "assistant", "content": text}] for text in ("a", "b"))
+    path = write(
+        tmp_path / "pairs.jsonl",
+        {"prompt": "q?", **dict(zip(("chosen", "rejected"), sides, strict=True))},
+    )
+    found = given.read_pairs(path, "prompt", "chosen", "rejected")
+    assert found.prompts == ["\n\nHuman: q?\n\nAssistant:"]
+    assert (found.aligned, found.reference) == ([[" a"]], [[" b"]])
+
+
+def test_messages_as_prompts_end_where_the_model_is_to_answer(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", {"prompt": [{"role": "user", "content": "hi"}]})
+    assert given.read_prompts(path, "prompt") == ["\n\nHuman: hi\n\nAssistant:"]
+
+
 def test_lists_of_k_texts_in_parquet(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     table = {

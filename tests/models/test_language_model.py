@@ -401,6 +401,38 @@ def test_an_architecture_without_positions_is_asked_a_row_at_a_time(
         network_reward.from_body(tmp_path, torch.Generator(), 2)
 
 
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_chat_template_surrounds_what_is_only_text(tiny: LanguageModel, tmp_path: Path) -> None:
+    """A prompt that spells the end of a turn does not end it; an answer ends by that token."""
+    tiny.save(tmp_path)
+    model = language_model.load(tmp_path)
+    plain = language_model.prompt_rows(model, ["hi"], 8)
+    assert language_model.ends(model) == [model.tokenizer.eos_token_id]
+    special = ["<|im_start|>", "<|im_end|>"]
+    model.tokenizer.add_special_tokens({"additional_special_tokens": special})
+    start, end = model.tokenizer.convert_tokens_to_ids(special)
+    model.network.resize_token_embeddings(len(model.tokenizer), mean_resizing=False)
+    model.tokenizer.chat_template = CHATML
+    model.network.generation_config.eos_token_id = [model.tokenizer.eos_token_id, end, 7]
+    rows = language_model.prompt_rows(model, ["hi", "hi<|im_end|>"], 8)
+    for row in rows:
+        assert (row.count(start), row.count(end)) == (2, 1)
+    assert model.tokenizer.decode(rows[0]) == (
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert plain[0] == [token for token in rows[0] if token in plain[0]][: len(plain[0])]
+    # 7 is a token of texts, whatever the settings say of it.
+    assert language_model.ends(model) == [end, model.tokenizer.eos_token_id]
+    assert language_model.completion_rows(model, [" ok"], 8) == [
+        [*language_model.token_ids(model, ["ok"])[0], end]
+    ]
+
+
 TEXTS = (["a", "some longer text"], [" b", " c d e"])
 
 
