@@ -22,7 +22,9 @@ from irl_exp.models.language_model import LanguageModel, train_tokenizer
 
 SMALL = (
     *("dataset=synthetic", "dataset.size=400", "dataset.max_new_tokens=16"),
-    *("ground_truth=closed_form", "model=checkpoint", "model.epochs=2", "model.learning_rate=1e-3"),
+    # The grammar's own reward, whose zero parts nothing: labels are human.
+    *("ground_truth=closed_form", "evaluation.labels=human"),
+    *("model=checkpoint", "model.epochs=2", "model.learning_rate=1e-3"),
     *("rlhf.iterations=2", "rlhf.batch_size=8", "rlhf.minibatch_size=8", "rlhf.epochs=1"),
     *("demonstrations.prompts=10", "demonstrations.validation_prompts=4"),
     *("demonstrations.test_prompts=10", "solver.epochs=2", "evaluation.second_classifier=null"),

@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "default": ("our defaults (`logistic`, 2,000 prompts, k = 4)", []),
     "paper": ("`paper_70m`", ["+experiment=paper_70m"]),
     "released": ("`paper_70m_as_released`", ["+experiment=paper_70m_as_released"]),
-    "told": ("none", TOLD),
+    "told": ("as told: none of the departures", TOLD),
     "D1": ("D1, last characters", [*TOLD, "solver.last_characters=true"]),
     "D3": ("D3, gradients pile up", [*TOLD, "solver.accumulate_gradients=true"]),
     "D15": ("D15, pairs against the base", [*TOLD, "demonstrations.against=base"]),
@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "D6": ("D6, an epoch late", [*TOLD, "solver.late=true"]),
     "D5": ("D5, measured on training texts", [*TOLD, "evaluation.texts=training"]),
 }
-NAMED = ("default", "paper", "released")
+NAMED = ("default", "paper", "released", "told")
 MEASURES = {
     "auc": "AUC",
     "accuracy": "accuracy",
@@ -82,7 +82,7 @@ def launch(seeds: list[int]) -> None:
 
 def read(name: str) -> pd.DataFrame:
     runs = sorted(Path(f"sweeps/as_released_{name}").glob("*/panel.parquet"))
-    return pd.DataFrame([measure(path.parent) for path in runs]).sort_values("seed")
+    return pd.DataFrame([measure(path.parent) for path in runs])
 
 
 def measure(run: Path) -> dict[str, float]:
@@ -138,11 +138,14 @@ def spread(values: "pd.Series[float]") -> str:
 
 
 def table(first: str, names: list[str]) -> None:
+    """Of the seeds that all of its rows have."""
+    found = {name: read(name).set_index("seed") for name in names}
+    seeds = sorted(set.intersection(*(set(rows.index) for rows in found.values())))
+    print(f"\nSeeds {', '.join(map(str, seeds))}:")
     print(f"\n| {first} | {' | '.join(MEASURES.values())} |")
     print("|---" * (1 + len(MEASURES)) + "|")
-    for name in names:
-        found = read(name)
-        cells = [spread(found[measure]) for measure in MEASURES]
+    for name, rows in found.items():
+        cells = [spread(rows.loc[seeds, measure]) for measure in MEASURES]
         print(f"| {VARIANTS[name][0]} | {' | '.join(cells)} |", flush=True)
 
 
@@ -156,7 +159,7 @@ def main() -> None:
     if arguments.launch:
         launch(arguments.seeds)
     table("recipe", list(NAMED))
-    table("departure alone", [name for name in VARIANTS if name not in NAMED])
+    table("departure alone", [name for name in VARIANTS if name not in NAMED[:3]])
     shaping()
 
 

@@ -196,6 +196,6 @@ def test_an_epoch_less_is_what_it_was_before_its_last(
     trace = pd.read_parquet(tmp_path / "trace.parquet")
     (tmp_path / "less").mkdir()
     less = solve(replace(problem, folder=tmp_path / "less"), epochs=2, **changes)
-    scores = torch.from_numpy(trace["epoch_2"].to_numpy())
+    scores = torch.tensor(trace["epoch_2"].tolist())
     torch.testing.assert_close(less.score(prompts, completions), scores, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(scores, torch.from_numpy(trace["epoch_3"].to_numpy()), atol=1e-3)
+    assert not torch.allclose(scores, torch.tensor(trace["epoch_3"].tolist()), atol=1e-3)
