@@ -207,6 +207,7 @@ class _Audit:
         self.bench, self.config, self.reference = bench, bench.config.evaluation, reference
         self.pool, self.validation = pairs.split("test"), pairs.split("validation")
         self.groups = self.pool.group_ids
+        self.loaded: dict[str, NormalizedReward] = {}
         self.recovered, self.truth = self.load(recovered), self.load(truth) if truth else None
         self.threshold = Facts.load(truth.path).threshold if truth else None
         self.ours = self.score(self.recovered, self.pool)
@@ -214,8 +215,11 @@ class _Audit:
         self.columns = self.describe(self.pool.pool(), self.ours.shape)
 
     def load(self, reward: Artifact) -> NormalizedReward:
-        size = self.bench.config.trainer.score_batch_size
-        return load_normalized(reward.path, size, self.bench.device)
+        if reward.fingerprint not in self.loaded:
+            size = self.bench.config.trainer.score_batch_size
+            found = load_normalized(reward.path, size, self.bench.device)
+            self.loaded[reward.fingerprint] = found
+        return self.loaded[reward.fingerprint]
 
     def score(self, reward: NormalizedReward, pool: Demonstrations) -> Floats:
         return reward.score(*pool.pool()).numpy().astype(np.float64).reshape(len(pool), -1)
@@ -279,8 +283,8 @@ class _Audit:
         return changes.word_changes(present, self.groups, self.config.level)
 
     def spent(self, aligned: Artifact | None) -> dict[str, Value]:
-        """E_aligned[log pi_E/pi_ref] of held-out completions, each model by its own tokens: where
-        these differ a text's probability is that of its usual spelling, and the KL about right."""
+        """E_aligned[log pi_E/pi_ref] of held-out completions, each model by its own tokens; where
+        these differ, of texts without their end in their usual spelling (LogRatioReward)."""
         if aligned is None:
             return {"audit/kl": NOT_APPLICABLE}
         ours, theirs = (
