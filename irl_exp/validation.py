@@ -619,7 +619,7 @@ def _choices(config: Config) -> None:
     _require(
         config.objective not in SELECTABLE or config.objective == own,
         f"objective={config.objective}: expected {own}, which a run with rlhf={config.rlhf.name} "
-        "has",
+        f"has{' (+experiment=audit sets it)' if audits else ''}",
     )
     _require(
         config.objective in SELECTABLE,

@@ -42,7 +42,7 @@ LEAVES = sorted(
 OVERLAYS = ("experiment", "sweep", "debug")
 # Somebody else's pairs, and what goes with them.
 PAIRS = ["demonstrations=file", "demonstrations.path=pairs.csv"]
-GIVEN = ["rlhf=checkpoint"]
+GIVEN = ["rlhf=checkpoint", "objective=validation/preference_accuracy"]
 AUDIT = [*GIVEN, "ground_truth=none"]
 # What a user must say beside the choice.
 REQUIRED = {
@@ -57,7 +57,7 @@ REQUIRED = {
     "ground_truth/labels": ["ground_truth.path=somewhere", *GIVEN, *PAIRS],
     "ground_truth/none": [*GIVEN, *PAIRS],
     "ground_truth/reward": ["ground_truth.path=somewhere"],
-    "rlhf/checkpoint": PAIRS,
+    "rlhf/checkpoint": [*PAIRS, *GIVEN[1:]],
     "solver/released": ["demonstrations=paper"],
     "solver/plugin": ["solver.file=somewhere.py"],
 }
