@@ -250,11 +250,15 @@ def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
     )
 
 
-def decode(model: LanguageModel, ids: Tensor) -> list[str]:
-    """Texts of completions, without special tokens."""
-    return model.tokenizer.batch_decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+def decode(model: LanguageModel, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+    """Texts of completions, without special tokens, and with the space that they begin with."""
+    rows = ids.tolist() if isinstance(ids, Tensor) else ids
+    texts = model.tokenizer.batch_decode(
+        [[*model.anchor, *row] for row in rows],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
     )
+    return [text.removeprefix(language_model.ANCHOR) if model.anchor else text for text in texts]
 
 
 @torch.no_grad()

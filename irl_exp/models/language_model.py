@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -30,6 +31,8 @@ from irl_exp.config import InputError, ScratchModel
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Stands for a prompt in a chat template, and in no text.
 GAP = "\ue000gap\ue000"
+# What a text is set behind to be read as one that goes on: no tokenizer joins it with a word.
+ANCHOR = "\n"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
 # Completions that pass the body at once, in the order of their lengths.
@@ -53,6 +56,23 @@ class LanguageModel:
     def chats(self) -> bool:
         """Whether its tokenizer has a template for what a user says and what it answers."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """What its tokenizer puts before every text: the beginning-of-sequence token of Llama and
+        Gemma, nothing of GPT-NeoX."""
+        first: list[int] = self.tokenizer("")["input_ids"][:1]
+        return first if first == [self.tokenizer.bos_token_id] else []
+
+    @cached_property
+    def anchor(self) -> list[int]:
+        """The tokens of ANCHOR where its tokenizer takes and leaves out a space before a text, as
+        SentencePiece's does; else none, for what goes on from a text is read as it stands."""
+        before, row = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (ANCHOR, f"{ANCHOR} a")
+        )
+        return before if self.tokenizer.decode(row[len(before) :]) != " a" else []
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
@@ -297,10 +317,12 @@ def encode_prompts(
 def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list[list[int]]:
     """The tokens of each prompt, with `room` tokens left in the context.
 
-    A tokenizer with a chat template makes it a user's turn, after which it is the model's.
-    Longer prompts lose their beginning. An empty prompt becomes one end-of-sequence token.
+    They begin as the tokenizer begins a text. One with a chat template makes the prompt a user's
+    turn, after which it is the model's. Longer prompts lose their beginning. An empty prompt is the
+    tokenizer's beginning of a text, or where it has none one end-of-sequence token.
     """
-    limit = model.context - room
+    opening = [] if model.chats else model.opening  # a template says it itself
+    limit = model.context - room - len(opening)
     if limit < 1:
         raise InputError(
             f"dataset.max_new_tokens={room} leaves no room for a prompt "
@@ -308,7 +330,7 @@ def prompt_rows(model: LanguageModel, prompts: Sequence[str], room: int) -> list
         )
     eos = model.tokenizer.eos_token_id
     rows = _chat_rows(model, prompts) if model.chats else token_ids(model, prompts)
-    return [row[-limit:] or [eos] for row in rows]
+    return [[*opening, *row[-limit:]] or [eos] for row in rows]
 
 
 def _chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
@@ -318,9 +340,12 @@ def _chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
     if len(around) != 2:  # it says the prompt twice, or changes it
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return [_special(model, _rendered(model, turn, answer=True)) for turn in turns]
+    # A space before a word is part of its first token.
+    before, space = around[0].rstrip(" "), " " * around[0].endswith(" ")
+    first, last = _special(model, before), _special(model, around[1], goes_on=True)
     # What a prompt says is text, also where it spells the end of a turn.
-    before, after = (_special(model, part) for part in around)
-    return [[*before, *row, *after] for row in token_ids(model, prompts)]
+    said = token_ids(model, [space + prompt for prompt in prompts], goes_on=bool(before))
+    return [[*first, *row, *last] for row in said]
 
 
 def _rendered(model: LanguageModel, turns: list[dict[str, str]], answer: bool) -> str:
@@ -330,10 +355,9 @@ def _rendered(model: LanguageModel, turns: list[dict[str, str]], answer: bool) -
     return text
 
 
-def _special(model: LanguageModel, text: str) -> list[int]:
+def _special(model: LanguageModel, text: str, goes_on: bool = False) -> list[int]:
     """The tokens of a template's own text, in which special tokens are meant."""
-    rows: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return rows
+    return _tokens(model, [text], goes_on, split_special_tokens=False)[0]
 
 
 def ends(model: LanguageModel) -> list[int]:
@@ -366,10 +390,17 @@ def completion_rows(
 
     A completion that has no room left for its end stops at max_new_tokens, as a sampled one does.
     """
-    if model.chats:  # after its turn has begun there is no space, as there is in a text
+    if model.chats and not _answers_after_a_space(model):
         completions = [text.removeprefix(" ") for text in completions]
     end = [ends(model)[0]] if closed else []
-    return [[*row, *end][:max_new_tokens] for row in token_ids(model, completions)]
+    rows = token_ids(model, completions, goes_on=True)
+    return [[*row, *end][:max_new_tokens] for row in rows]
+
+
+def _answers_after_a_space(model: LanguageModel) -> bool:
+    """Whether a template has a space between the beginning of the model's turn and what it says."""
+    turns = [{"role": "user", "content": GAP}, {"role": "assistant", "content": GAP}]
+    return _rendered(model, turns, answer=False).rpartition(GAP)[0].endswith(" ")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
@@ -384,12 +415,23 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, T
     return ids, real.long()
 
 
-def token_ids(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each text alone; one that spells the name of a special token is still only text."""
+def token_ids(model: LanguageModel, texts: Sequence[str], goes_on: bool = False) -> list[list[int]]:
+    """Tokens of each text alone, or of one that goes on from another, which has its first space
+    where it is written; one that spells the name of a special token is still only text."""
+    return _tokens(model, texts, goes_on, split_special_tokens=True)
+
+
+def _tokens(
+    model: LanguageModel, texts: Sequence[str], goes_on: bool, split_special_tokens: bool
+) -> list[list[int]]:
+    anchor = model.anchor if goes_on else []
     encoded = model.tokenizer(
-        list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        [ANCHOR + text for text in texts] if anchor else list(texts),
+        add_special_tokens=False,
+        split_special_tokens=split_special_tokens,
+        verbose=False,
     )
-    return encoded["input_ids"]
+    return [row[len(anchor) :] for row in encoded["input_ids"]]
 
 
 @torch.no_grad()

@@ -67,15 +67,6 @@ class NormalizedReward:
         return self.normalizer(self.raw.score(prompts, completions))
 
 
-def as_reward_func(reward: Scorer) -> Any:
-    """The same reward as TRL's trainers call it: reward_func(prompts, completions, **kwargs)."""
-
-    def score(prompts: Sequence[str], completions: Sequence[str], **kwargs: Any) -> list[float]:
-        return reward.score(prompts, completions).tolist()
-
-    return score
-
-
 # --- saved rewards ----------------------------------------------------------------------------
 
 

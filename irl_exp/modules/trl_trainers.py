@@ -30,7 +30,7 @@ from irl_exp.config import DPOConfig, GroupConfig, TrainerConfig
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.reward_model import Scorer, as_reward_func
+from irl_exp.models.reward_model import Scorer
 from irl_exp.modules.ppo import adapted
 from irl_exp.modules.training import CURVES_FILE, WORKING_FOLDER
 
@@ -139,7 +139,7 @@ def _groups(
     arguments._n_gpu = 1  # other devices are not ours, and TRL refuses to train where it sees them
 
     class OurPrompts(kind):  # type: ignore[misc, valid-type]
-        """Reads prompts as every other step of ours does: no special token is added or read."""
+        """Reads prompts as every other step of ours does."""
 
         def _tokenize_prompts(self, texts: list[str]) -> tuple[list[list[int]], None, dict]:
             return language_model.prompt_rows(policy, texts, max_new_tokens), None, {}
@@ -149,11 +149,22 @@ def _groups(
     rows = list(prompts) * -(-wanted // len(prompts))
     return OurPrompts(
         model=policy.network,
-        reward_funcs=as_reward_func(reward),
+        reward_funcs=reward_func(policy, reward),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": rows}),
         processing_class=policy.tokenizer,
     )
+
+
+def reward_func(policy: LanguageModel, reward: Scorer) -> Any:
+    """A reward as TRL's trainers call it, of what the tokens say: their texts may lack a space."""
+
+    def score(
+        prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **rest: Any
+    ) -> list[float]:
+        return reward.score(prompts, generation.decode(policy, completion_ids)).tolist()
+
+    return score
 
 
 class _KLControl(TrainerCallback):

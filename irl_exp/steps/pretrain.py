@@ -29,7 +29,7 @@ from irl_exp.modules.training import fit
 from irl_exp.steps.bench import Bench, derive, read_jsonl, write_summary
 from irl_exp.store import Artifact
 
-VERSION = 4
+VERSION = 5
 CALIBRATION_FILE = "calibration.parquet"
 # Completions of calibration prompts, from which every reward gets its unit.
 CALIBRATION_COMPLETIONS = 1024
@@ -107,7 +107,8 @@ def _truncated(model: LanguageModel, comments: Comments, max_new_tokens: int) ->
 
     def count(texts: list[str], room: int) -> int:
         rows = language_model.token_ids(model, texts)
-        return sum(len(row) > model.context - room for row in rows)
+        limit = model.context - room - len(model.opening)
+        return sum(len(row) > limit for row in rows)
 
     return {
         "model/truncated_comments": count(comments.texts, 1),
@@ -145,7 +146,8 @@ def _train(
 
     def rows(split: str) -> list[list[int]]:
         encoded = language_model.token_ids(model, comments.split(split).texts)
-        return [[*row, eos][-model.context :] for row in encoded]
+        limit = model.context - len(model.opening)
+        return [[*model.opening, *[*row, eos][-limit:]] for row in encoded]
 
     collate = partial(language_model.pad, value=model.tokenizer.pad_token_id, side="right")
     train, validation = rows("train"), rows("validation")

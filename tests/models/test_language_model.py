@@ -12,10 +12,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor, nn
 from transformers import (
     GraniteConfig,
     GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     PreTrainedTokenizerFast,
@@ -23,7 +26,7 @@ from transformers import (
 
 from irl_exp.config import InputError, ScratchModel
 from irl_exp.data import synthetic
-from irl_exp.models import generation, language_model, network_reward
+from irl_exp.models import generation, language_model, network_reward, reward_kinds
 from irl_exp.models.generation import decode, sample_tokens
 from irl_exp.models.language_model import EOS, PAD, LanguageModel
 from tests.materials import save_pythia
@@ -431,6 +434,99 @@ def test_a_chat_template_surrounds_what_is_only_text(tiny: LanguageModel, tmp_pa
     assert language_model.completion_rows(model, [" ok"], 8) == [
         [*language_model.token_ids(model, ["ok"])[0], end]
     ]
+
+
+# --- tokenizers that begin a text in a way of their own ------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llama() -> LanguageModel:
+    """As Llama 2: a token at the beginning, and a space before the first word that no text has."""
+    known = ["<unk>", "<s>", "</s>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters, words = [*"▁acehmnost"], [("▁", "t"), ("h", "e"), ("▁t", "he"), ("a", "t")]
+    merges = [*words, ("▁", "c"), ("▁c", "at"), ("▁", "s"), ("▁s", "at"), ("▁", "a"), ("▁", "o")]
+    vocab = [*known, *letters, *("".join(pair) for pair in merges)]
+    places = {token: place for place, token in enumerate(vocab)}
+    bpe = Tokenizer(models.BPE(places, merges, byte_fallback=True, unk_token="<unk>"))
+    bpe.add_special_tokens(known[:4])
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    bpe.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **names)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=32,
+            )
+        )
+    language_model.use_eager_attention(network)
+    return LanguageModel(network.eval(), tokenizer)
+
+
+def test_a_prompt_begins_as_its_tokenizer_begins_a_text(
+    llama: LanguageModel, tiny: LanguageModel
+) -> None:
+    long = "the cat sat " * 40
+    rows = language_model.prompt_rows(llama, ["the cat", "", long], 8)
+    tokenizer = llama.tokenizer
+    assert rows[0] == tokenizer("the cat")["input_ids"]
+    assert rows[1] == [tokenizer.bos_token_id]
+    assert rows[2] == [tokenizer.bos_token_id, *tokenizer(long)["input_ids"][-23:]]
+    assert tiny.opening == tiny.anchor == []
+
+
+@pytest.mark.parametrize("completion", [" sat on a mat", "s sat", "", "\n\n a", " é\n", "  a"])
+def test_a_completion_goes_on_where_its_prompt_ends(llama: LanguageModel, completion: str) -> None:
+    """Token by token it is the rest of the whole text, and is read as it was written."""
+    prompt = "the cat"
+    before = language_model.prompt_rows(llama, [prompt], 8)[0]
+    after = language_model.completion_rows(llama, [completion], 30, closed=False)[0]
+    assert llama.tokenizer.decode([*before, *after][1:]) == prompt + completion
+    assert generation.decode(llama, [after]) == [completion]
+    if completion.startswith(" sat"):
+        assert [*before, *after] == llama.tokenizer(prompt + completion)["input_ids"]
+
+
+def test_the_likelihood_is_that_of_the_text_as_its_tokenizer_reads_it(llama: LanguageModel) -> None:
+    ids = torch.tensor([llama.tokenizer("the cat sat on a mat")["input_ids"]])
+    first = len(llama.tokenizer("the cat")["input_ids"])
+    with torch.no_grad():
+        logits = llama.network(input_ids=ids).logits[0].log_softmax(-1)
+    expected = logits[:-1].gather(1, ids[0, 1:, None])[first - 1 :].mean()
+    end = reward_kinds._log_likelihoods(llama, ["the cat"], [" sat on a mat"], 16, 4, closed=False)
+    torch.testing.assert_close(end[0] / end[1], expected.reshape(1))
+
+
+LLAMA_CHAT = (
+    "{{ bos_token }}{% for turn in messages %}{% if turn.role == 'user' %}"
+    "[INST] {{ turn.content }} [/INST]{% else %} {{ turn.content }} {{ eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def test_a_chat_in_such_a_tokenizer_is_read_as_it_is_rendered(
+    llama: LanguageModel, tmp_path: Path
+) -> None:
+    llama.save(tmp_path)
+    model = language_model.load(tmp_path)
+    model.tokenizer.chat_template = LLAMA_CHAT
+    turns = [{"role": "user", "content": "a mat"}]
+    whole = model.tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    rows = language_model.prompt_rows(model, ["a mat"], 4)
+    assert rows == [whole]
+    turns += [{"role": "assistant", "content": "the cat"}]
+    answered = model.tokenizer.apply_chat_template(turns)["input_ids"]
+    answer = language_model.completion_rows(model, [" the cat"], 30, closed=False)[0]
+    assert [*whole, *answer] == answered[: len(whole) + len(answer)]
+    assert generation.decode(model, [answer]) == [" the cat"]
 
 
 TEXTS = (["a", "some longer text"], [" b", " c d e"])

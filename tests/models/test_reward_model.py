@@ -12,7 +12,7 @@ from torch import Tensor
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
 from irl_exp.metrics.reward_distance import starc
-from irl_exp.models import reward_model, saved_rewards
+from irl_exp.models import saved_rewards
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.network_reward import NetworkReward
 from irl_exp.models.reward_kinds import (
@@ -84,19 +84,6 @@ def test_the_normalizer_gives_mean_zero_and_deviation_one() -> None:
 def test_a_constant_reward_cannot_be_normalized() -> None:
     with pytest.raises(InputError, match="constant"):
         Normalizer.fit(torch.ones(5))
-
-
-def test_trl_gets_a_list_of_floats() -> None:
-    normalized = NormalizedReward(LengthReward(1.0), Normalizer(2.0, 4.0))
-    function = reward_model.as_reward_func(normalized)
-    found = function(
-        prompts=["p", "p"],
-        completions=["one two", "x"],
-        completion_ids=[[1], [2]],
-        trainer_state=None,
-    )
-    assert found == [0.0, -0.25]
-    assert [type(value) for value in found] == [float, float]
 
 
 def test_a_saved_log_ratio_gives_the_same_scores(tmp_path: Path, world: Any) -> None:
