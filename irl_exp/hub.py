@@ -4,6 +4,7 @@ A step asks for the identity first, which costs one small request, and for the f
 a long download, only when it computes.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ FILES: dict[Kind, list[str]] = {
 IGNORED: dict[Kind, list[str]] = {"model": ["*/*"], "dataset": []}
 # Weights of a repository without safetensors; they are loaded as tensors and nothing else.
 PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin"]
+# A model that is an adapter of another has this in the place of config.json.
+ADAPTER_FILE = "adapter_config.json"
 # Seconds after which a hub that does not answer cannot be reached.
 PATIENCE = 10.0
 
@@ -64,10 +67,15 @@ class Source:
     @property
     def identity(self) -> dict[str, str | None]:
         """What decides its content, by the keys of the configuration: an id and its commit; a
-        folder counts by its content, not by where it lies."""
-        if self.commit is None:
-            return {"path": content_digest(Path(self.path).expanduser()), "revision": None}
-        return {"path": self.path, "revision": self.commit}
+        folder counts by its content, not by where it lies, and an adapter's with what it adapts.
+        """
+        if self.commit is not None:
+            return {"path": self.path, "revision": self.commit}
+        folder = Path(self.path).expanduser()
+        found = {"path": content_digest(folder), "revision": None}
+        if not (folder / ADAPTER_FILE).is_file():
+            return found
+        return {**found, "adapted": json.dumps(resolve(*adapted(folder), "model").identity)}
 
     def folder(self) -> Path:
         """The folder with its files, downloaded to the hub's cache if they are not there yet."""
@@ -123,6 +131,20 @@ def resolve(path: str, revision: str | None, kind: Kind) -> Source:
             path, repo_type=kind, revision=revision, local_files_only=is_offline_mode()
         )
         return Source(path, kind, found.resolved)
+
+
+def adapted(folder: Path) -> tuple[str, str | None]:
+    """Path or hub id, and revision, of what the adapter in a folder adapts."""
+    try:
+        facts = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        path, revision = facts.get("base_model_name_or_path"), facts.get("revision")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder / ADAPTER_FILE}: damaged; expected an adapter's facts"
+        ) from error
+    if not isinstance(path, str) or not path:
+        raise InputError(f"{folder / ADAPTER_FILE}: does not say what it adapts; expected a path")
+    return path, revision
 
 
 class _Hub(HfApi):

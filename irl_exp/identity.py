@@ -122,4 +122,9 @@ def inputs(config: DictConfig) -> dict[str, str]:
     solvers["solver"] = config.solver
     paths |= {f"{where}.file": solver.get("file") for where, solver in solvers.items()}
     places = {key: Path(path).expanduser() for key, path in paths.items() if path}
+    for key in ("model.path", "rlhf.path"):
+        if key in places and (places[key] / "adapter_config.json").is_file():
+            from irl_exp import hub  # takes a while that most runs need not wait
+
+            places[f"{key}, adapted"] = Path(hub.adapted(places[key])[0]).expanduser()
     return {key: content_digest(place) for key, place in places.items() if place.exists()}

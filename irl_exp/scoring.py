@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from irl_exp import hub
 from irl_exp.config import InputError
-from irl_exp.data.records import file_format, read
+from irl_exp.data.formats import file_format, read
 from irl_exp.partial import Partial, check_output, open_partial
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def run(options: argparse.Namespace, source: hub.Source) -> None:
         reward = load(source.folder(), options.batch_size, options.device)
         stream = stack.enter_context(_input(options.file))
         advance = stack.enter_context(_progress(stream))
-        records = read(stream, options.file)
+        where = "standard input" if options.file == "-" else options.file
+        records = read(stream, options.file, where)
         found = total = cut = 0
         while chunk := list(islice(records, size)):
             if partial and found + total + len(chunk) <= partial.kept:

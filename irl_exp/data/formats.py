@@ -1,7 +1,8 @@
-"""The records of a file: CSV, TSV, JSONL or Parquet, plain or gzipped.
+"""The records of a file: CSV, TSV, JSONL or plain text, each also gzipped, or Parquet.
 
-Every field is kept exactly as it stands and has its line, so that bad input is refused with the
-place where it went wrong.
+They are read as they are asked for, so that the file may be larger than memory. Every field is kept
+exactly as it stands and has its line, so that bad input is refused with the place where it went
+wrong.
 """
 
 from __future__ import annotations
@@ -11,47 +12,114 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any, BinaryIO
 
 from irl_exp.config import InputError
+from irl_exp.store import content_digest
 
 # Each record of a file with its place, for messages: "/a/b.csv, line 3".
-Records = Iterator[tuple[str, dict[str, object]]]
+Records = Iterator[tuple[str, dict[str, Any]]]
 
-SUFFIXES = (
+# What has columns.
+TABLES = (
     *(".csv", ".tsv", ".jsonl", ".json"),
     *(".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz"),
     ".parquet",
 )
+# What is read line by line, also from a pipe.
+STREAMS = (".jsonl", ".csv", ".tsv", ".txt")
 
 
-def records(path: Path, where: str, names: Sequence[str]) -> Records:
-    """The records of a file, which messages call `where`; at least their columns `names`."""
+def records(path: Path, where: str, names: Sequence[str], lines: bool = False) -> Records:
+    """The records of a file, which messages call `where`; at least their columns `names`. With
+    `lines`, a .txt is one as well: its column is "text", and each of its lines a record."""
     if path.is_dir():
         raise InputError(f"{where}: a folder; expected a file")
     if not path.is_file():
         raise InputError(f"{where}: no such file")
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    match suffix.removesuffix(".gz"):
+    known = (*TABLES, ".txt") if lines else TABLES
+    suffix = next((s for s in known if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise InputError(f"{where}: unknown format; expected one of {', '.join(known)}")
+    return _parquet_records(path, where, names) if suffix == ".parquet" else _opened(path, where)
+
+
+def file_format(name: str) -> str:
+    """The one of STREAMS that a name says ("-": standard input, JSONL); InputError if none."""
+    suffix = ".jsonl" if name == "-" else Path(name.lower().removesuffix(".gz")).suffix
+    if suffix not in STREAMS:
+        raise InputError(f"{name}: unknown format; expected {', '.join(STREAMS)}, or with .gz")
+    return suffix
+
+
+def file_identity(path: str | Path) -> str:
+    """A file by its content, and by its suffix, which says how to read it."""
+    place = Path(path).expanduser()
+    return content_digest(place) + "".join(place.suffixes[-2:]).lower()
+
+
+def _opened(path: Path, where: str) -> Records:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{where} can't be read: {error}") from error
+    with stream:
+        yield from read(stream, path.name, where)
+
+
+def read(stream: BinaryIO, name: str, where: str) -> Records:
+    """The records of a stream; `name` tells the format."""
+    zipped = name.lower().endswith(".gz")
+    lines = _lines(gzip.GzipFile(fileobj=stream) if zipped else stream, where)
+    match Path(name.lower().removesuffix(".gz")).suffix:
         case ".csv":
-            return _csv_records(path, where, delimiter=",")
+            return _csv_records(lines, where, ",")
         case ".tsv":
-            return _csv_records(path, where, delimiter="\t")
-        case ".jsonl" | ".json":
-            return _json_records(path, where)
-        case ".parquet":
-            return _parquet_records(path, where, names)
+            return _csv_records(lines, where, "\t")
+        case ".txt":
+            return _text_records(lines, where)
         case _:
-            raise InputError(f"{where}: unknown format; expected one of {', '.join(SUFFIXES)}")
+            return _json_records(lines, where)
 
 
-def _csv_records(path: Path, where: str, delimiter: str) -> Records:
-    # newline="" leaves line breaks inside quoted fields as they are.
-    lines = io.StringIO(_text(path, where), newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
+    """Lines with their ends; only a line feed ends one, for texts may hold other separators."""
+    number = start = 0
+    try:
+        for number, line in enumerate(stream, start=1):
+            text = line.decode("utf-8")
+            # Without the mark that some editors put first.
+            yield text.removeprefix("\ufeff") if number == 1 else text
+            start += len(line)
+    except UnicodeDecodeError as error:
+        place = f"{where}, line {number}: byte {start + error.start} of the text"
+        raise InputError(f"{place} is not UTF-8; expected UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:  # of a damaged gzip, for one
+        after = f" after line {number}" if number else ""
+        raise InputError(f"{where} can't be read{after}: {error}") from error
+
+
+def _json_records(lines: Iterator[str], where: str) -> Records:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"{where}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
+            raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
+        if not isinstance(record, dict):
+            kind = type(record).__name__
+            raise InputError(f"{place}: JSON of type {kind}; expected an object a line")
+        yield place, record
+
+
+def _csv_records(lines: Iterator[str], where: str, delimiter: str) -> Records:
+    # Old files end lines with a carriage return alone; newline="" leaves all ends as they are.
+    ended = (piece for line in lines for piece in io.StringIO(line, newline=""))
+    reader = csv.reader(ended, delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         place = f"{where}, line {reader.line_num + 1}"  # where a row begins, however long it is
@@ -75,22 +143,14 @@ def _csv_records(path: Path, where: str, delimiter: str) -> Records:
             yield place, dict(zip(header, row, strict=True))
 
 
-def _json_records(path: Path, where: str) -> Records:
-    # Not splitlines(): a JSON text may hold other line separators, such as U+2028.
-    for number, line in enumerate(_text(path, where).split("\n"), start=1):
-        place = f"{where}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
-            raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: JSON of type {type(record).__name__}; expected an object")
-        yield place, record
+def _text_records(lines: Iterator[str], where: str) -> Records:
+    for number, line in enumerate(lines, start=1):
+        yield f"{where}, line {number}", {"text": line.removesuffix("\n").removesuffix("\r")}
 
 
 def _parquet_records(path: Path, where: str, names: Sequence[str]) -> Records:
+    import pyarrow.parquet as pq  # which other formats need not wait for
+
     row = 0
     try:
         file = pq.ParquetFile(path)
@@ -104,19 +164,3 @@ def _parquet_records(path: Path, where: str, names: Sequence[str]) -> Records:
                 yield f"{where}, row {row}", record
     except (OSError, ValueError, NotImplementedError) as error:  # what pyarrow raises
         raise InputError(f"{where}: unreadable Parquet after row {row}") from error
-
-
-def _text(path: Path, where: str) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{where} can't be read: {error}") from error
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")  # the mark that some editors put first
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{where}, line {line}: byte {error.start} of the text is not UTF-8; expected UTF-8"
-        ) from error

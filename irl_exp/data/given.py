@@ -44,18 +44,12 @@ def read_prompts(path: str | Path, column: str) -> list[str]:
         InputError: the file cannot be read, has none, or a row has no text there.
     """
     path = Path(path).expanduser().absolute()
-    if path.suffix.lower() == ".txt" and path.is_file():
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8; expected UTF-8") from error
-        found = [line.rstrip("\r") for line in lines]
-    else:
-        rows = records(path, str(path), [column])
-        found = [
-            _text(field(row, column, place), f"{place}: {column!r}", answered=True)
-            for place, row in rows
-        ]
+    if path.suffix.lower() == ".txt":
+        column = "text"
+    found = [
+        _text(field(row, column, place), f"{place}: {column!r}", answered=True)
+        for place, row in records(path, str(path), [column], lines=True)
+    ]
     prompts = list(dict.fromkeys(text for text in found if text.strip()))
     if not prompts:
         raise InputError(f"{path} has no prompts; expected some")

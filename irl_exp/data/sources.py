@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 
-from irl_exp.config import InputError
+from irl_exp.config import InputError, LabelsGroundTruth, TableDataset
 from irl_exp.data.formats import Records, records
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a character, from "\ud83d" in JSON
@@ -37,6 +37,18 @@ class Columns:
     toxic_values: Sequence[object] = (1,)
     prompt: str | None = None
     toxic_from: float | None = None
+
+    @classmethod
+    def of(cls, table: TableDataset | LabelsGroundTruth) -> Columns:
+        """As a configuration names them."""
+        labels = table.label_column
+        return cls(
+            text=table.text_column,
+            labels=labels if isinstance(labels, list) else [labels],
+            toxic_values=table.toxic_values,
+            prompt=table.prompt_column,
+            toxic_from=table.toxic_from,
+        )
 
     @property
     def names(self) -> list[str]:

@@ -23,8 +23,8 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 def presence(
     texts: Sequence[str], shape: tuple[int, int], minimum: int
-) -> dict[str, NDArray[np.float64]]:
-    """Which completions hold each word, float64 0 or 1 in `shape` [n, m].
+) -> dict[str, NDArray[np.bool_]]:
+    """Which completions hold each word, bool in `shape` [n, m].
 
     Words in lower case, those alone that differ within at least `minimum` prompts: of others no
     correlation within prompts could be told from chance.
@@ -38,8 +38,8 @@ def presence(
     for word, places in rows.items():
         if len(places) < minimum:
             continue
-        column = np.zeros(n * m)
-        column[places] = 1
+        column = np.zeros(n * m, dtype=np.bool_)
+        column[places] = True
         column = column.reshape(shape)
         if np.sum((column.sum(1) > 0) & (column.sum(1) < m)) >= minimum:
             columns[word] = column

@@ -1,7 +1,6 @@
 """Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -159,7 +158,7 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {expected}")
-    if (folder / ADAPTER_FILE).is_file():
+    if (folder / hub.ADAPTER_FILE).is_file():
         # The library would load an adapter on top of the weights, and save it without them.
         if auto is not AutoModelForCausalLM:
             merged = "the adapter merged in"
@@ -456,31 +455,6 @@ def takes_positions(network: PreTrainedModel) -> bool:
 
 # --- adapters -------------------------------------------------------------------------------------
 
-ADAPTER_FILE = "adapter_config.json"
-
-
-def adapter_identity(path: str) -> dict[str, str]:
-    """What decides a checkpoint beside its own files: the folder that it adapts, by its content. An
-    adapter of a hub id counts by that id; {} for what adapts nothing."""
-    if not (Path(path).expanduser() / ADAPTER_FILE).is_file():
-        return {}
-    base = hub.resolve(*_adapted(Path(path).expanduser()), "model")
-    return {"adapted": json.dumps(base.identity)}
-
-
-def _adapted(folder: Path) -> tuple[str, str | None]:
-    """Path or hub id, and revision, of what an adapter adapts."""
-    try:
-        facts = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-        path, revision = facts.get("base_model_name_or_path"), facts.get("revision")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{folder / ADAPTER_FILE}: damaged; expected an adapter's facts"
-        ) from error
-    if not isinstance(path, str) or not path:
-        raise InputError(f"{folder / ADAPTER_FILE}: does not say what it adapts; expected a path")
-    return path, revision
-
 
 def _merged(folder: Path, expected: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The causal language model that an adapter makes of another, with its own tokenizer if it has
@@ -489,7 +463,7 @@ def _merged(folder: Path, expected: str) -> tuple[PreTrainedModel, PreTrainedTok
 
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"{folder}: an adapter without adapter_model.safetensors; expected it")
-    path, revision = _adapted(folder)
+    path, revision = hub.adapted(folder)
     try:
         base = hub.resolve(path, revision, "model").folder()
     except InputError as error:

@@ -85,7 +85,7 @@ def take(bench: Bench) -> Artifact | None:
         language_model.load(source.folder()).save(folder)
         policies.save_policy(folder, "network")
 
-    identity = source.identity | language_model.adapter_identity(source.path)
+    identity = source.identity
     return bench.do("take", 1, compute, config=identity, inputs={}, seed=0, label="align")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from irl_exp.config import LabelsGroundTruth
 from irl_exp.data import sources
 from irl_exp.data.comments import Comments
+from irl_exp.data.formats import file_identity
 from irl_exp.data.given import joined
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.data.sources import Columns
@@ -30,7 +31,7 @@ from irl_exp.models.reward_model import Facts, NormalizedReward
 from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.steps.bench import Bench, write_summary
 from irl_exp.steps.calibration import bootstrap
-from irl_exp.store import Artifact, content_digest
+from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
 VERSION = 1
@@ -71,7 +72,7 @@ def audit(
         words.to_parquet(folder / WORDS_FILE, index=False)
         numbers = study.changes(words) | study.spent(aligned) | study.preferences(controls)
         numbers |= study.calibration() | study.members() | study.against_truth(controls)
-        numbers |= study.on_labels(_labelled(bench, Comments.load(comments.path)), controls)
+        numbers |= study.on_labels(_held_out(bench, Comments.load(comments.path)), controls)
         if optimized is None:
             numbers["audit/best_of_n"] = NOT_APPLICABLE
         else:
@@ -82,7 +83,7 @@ def audit(
     identity: dict[str, Any] = {"draws": config.draws, "level": config.level}
     identity["max_new_tokens"] = bench.config.dataset.max_new_tokens
     if isinstance(labels, LabelsGroundTruth):
-        identity["labels"] = asdict(labels) | {"path": content_digest(_path(labels))}
+        identity["labels"] = asdict(labels) | {"path": file_identity(labels.path)}
     artifact = bench.do(
         "audit",
         VERSION,
@@ -141,60 +142,45 @@ def _candidates(bench: Bench, comments: Artifact, reference: Artifact) -> Artifa
     )
 
 
-def _path(labels: LabelsGroundTruth) -> Path:
-    return Path(labels.path).expanduser()
-
-
 @dataclass(frozen=True)
-class Labelled:
-    """Texts with labels that nothing has learned from, and which of them share a prompt."""
+class HeldOut:
+    """Texts with labels that nothing has learned from; `groups`: which of them share a prompt."""
 
     texts: Texts
     labels: NDArray[np.int64]
     groups: NDArray[np.int64] | None
 
     @classmethod
-    def read(cls, labels: LabelsGroundTruth) -> "Labelled":
+    def read(cls, labels: LabelsGroundTruth) -> "HeldOut":
         """Of a file; InputError where it is not what its columns promise."""
-        names = labels.label_column
-        columns = Columns(
-            text=labels.text_column,
-            labels=names if isinstance(names, list) else [names],
-            toxic_values=labels.toxic_values,
-            prompt=labels.prompt_column,
-            toxic_from=labels.toxic_from,
-        )
-        found = sources.read_file(_path(labels), columns)
+        found = sources.read_file(labels.path, Columns.of(labels))
         numbers = np.array(found.labels, dtype=np.int64)
         if found.prompts is None:
             return cls(([""] * len(found.texts), found.texts), numbers, None)
         pairs = zip(found.prompts, found.texts, strict=True)
         completions = [joined(prompt, text) for prompt, text in pairs]
-        return cls(
-            (found.prompts, completions),
-            numbers,
-            pd.factorize(np.array(found.prompts, dtype=object))[0],
-        )
+        groups = pd.factorize(np.array(found.prompts, dtype=object))[0]
+        return cls((found.prompts, completions), numbers, groups)
 
 
 def require_labels(bench: Bench) -> None:
     """Refuse labelled texts that cannot be read, before hours are spent on what precedes them."""
     if isinstance(labels := bench.config.ground_truth, LabelsGroundTruth):
-        Labelled.read(labels)
+        HeldOut.read(labels)
 
 
-def _labelled(bench: Bench, comments: Comments) -> Labelled | None:
-    """Of a file, or held-out comments."""
+def _held_out(bench: Bench, comments: Comments) -> HeldOut | None:
+    """Of a file, or comments."""
     if isinstance(labels := bench.config.ground_truth, LabelsGroundTruth):
-        return Labelled.read(labels)
+        return HeldOut.read(labels)
     if not comments.labelled:
         return None
     test = comments.split("test")
-    return Labelled((test.table["prompt"].tolist(), test.completions), test.labels, test.group_ids)
+    return HeldOut((test.table["prompt"].tolist(), test.completions), test.labels, test.group_ids)
 
 
 class _Audit:
-    """Scores the held-out completions once under each reward, and measures. Columns are [n, 2k]."""
+    """Reads the held-out completions once by each reward, and measures. Columns are [n, 2k]."""
 
     def __init__(
         self,
@@ -204,14 +190,16 @@ class _Audit:
         truth: Artifact | None,
         recovered: Artifact,
     ) -> None:
-        self.bench, self.config, self.reference = bench, bench.config.evaluation, reference
+        self.bench, self.config = bench, bench.config.evaluation
         self.pool, self.validation = pairs.split("test"), pairs.split("validation")
         self.groups = self.pool.group_ids
         self.loaded: dict[str, NormalizedReward] = {}
+        self.scored: dict[str, Floats] = {}
+        self.reader = generation.load_network(reference.path, bench.device)
         self.recovered, self.truth = self.load(recovered), self.load(truth) if truth else None
         self.threshold = Facts.load(truth.path).threshold if truth else None
-        self.ours = self.score(self.recovered, self.pool)
-        self.true = self.score(self.truth, self.pool) if self.truth else None
+        self.ours = self.pool_scores(recovered)
+        self.true = self.pool_scores(truth) if truth else None
         self.columns = self.describe(self.pool.pool(), self.ours.shape)
 
     def load(self, reward: Artifact) -> NormalizedReward:
@@ -221,17 +209,21 @@ class _Audit:
             self.loaded[reward.fingerprint] = found
         return self.loaded[reward.fingerprint]
 
+    def pool_scores(self, reward: Artifact) -> Floats:
+        if reward.fingerprint not in self.scored:
+            self.scored[reward.fingerprint] = self.score(self.load(reward), self.pool)
+        return self.scored[reward.fingerprint]
+
     def score(self, reward: NormalizedReward, pool: Demonstrations) -> Floats:
         return reward.score(*pool.pool()).numpy().astype(np.float64).reshape(len(pool), -1)
 
     def describe(self, texts: Texts, shape: tuple[int, ...]) -> dict[str, Floats]:
         """What can be said of any completion: words, repetition, likelihood, and R* if known."""
         size, limit = self.bench.config.trainer.score_batch_size, self.limit
-        model = generation.load_network(self.reference.path, self.bench.device)
         columns = {
             "length": np.array([len(text.split()) for text in texts[1]], dtype=np.float64),
             "repetition": shortcuts.repetition(texts[1]),
-            "likelihood": likelihood(model, *texts, limit, size).numpy().astype(np.float64),
+            "likelihood": likelihood(self.reader, *texts, limit, size).numpy().astype(np.float64),
         }
         if self.truth:
             columns["reward"] = self.truth.score(*texts).numpy().astype(np.float64)
@@ -287,11 +279,9 @@ class _Audit:
         these differ, of texts without their end in their usual spelling (LogRatioReward)."""
         if aligned is None:
             return {"audit/kl": NOT_APPLICABLE}
-        ours, theirs = (
-            generation.load_network(a.path, self.bench.device) for a in (aligned, self.reference)
-        )
+        ours = generation.load_network(aligned.path, self.bench.device)
         size = self.bench.config.trainer.score_batch_size
-        ratio = LogRatioReward(ours, theirs, 1.0, self.limit, size)
+        ratio = LogRatioReward(ours, self.reader, 1.0, self.limit, size)
         nats = ratio.score(*self.pool.aligned_texts()).numpy().astype(np.float64)
         return self.interval("audit/kl", np.mean, nats.reshape(len(self.pool), -1))
 
@@ -304,9 +294,7 @@ class _Audit:
             if control is None:
                 numbers[f"control/{name}/preference_accuracy"] = NOT_APPLICABLE
             else:
-                numbers |= self.preference(
-                    f"control/{name}", self.score(self.load(control), self.pool)
-                )
+                numbers |= self.preference(f"control/{name}", self.pool_scores(control))
         if self.true is not None:
             numbers |= self.preference("ground_truth", self.true)
         held_out = changes.preferred(self.score(self.recovered, self.validation))
@@ -365,13 +353,13 @@ class _Audit:
                 if self.true is None or (artifact is None and prefix != "recovery"):
                     found[f"{prefix}/{name}"] = NOT_APPLICABLE
                     continue
-                scores = self.score(self.load(artifact), self.pool) if artifact else self.ours
+                scores = self.pool_scores(artifact) if artifact else self.ours
                 found |= self.interval(f"{prefix}/{name}", measure, self.true, scores)
         return found
 
     def on_labels(
         self,
-        labelled: Labelled | None,
+        labelled: HeldOut | None,
         controls: Mapping[str, Artifact | None],
     ) -> dict[str, Value]:
         """How well each reward tells labelled texts apart that nothing has learned from."""

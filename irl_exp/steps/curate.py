@@ -21,10 +21,11 @@ from irl_exp.config import (
     TableDataset,
 )
 from irl_exp.data import comments, given, sources, synthetic
+from irl_exp.data.formats import file_identity
 from irl_exp.data.sources import Columns, Labelled
 from irl_exp.hub import Source
 from irl_exp.steps.bench import Bench, derive, write_summary
-from irl_exp.store import Artifact, content_digest
+from irl_exp.store import Artifact
 
 VERSION = 1
 
@@ -80,14 +81,7 @@ def _source(dataset: DatasetConfig) -> Source | None:
 
 def _read(dataset: DatasetConfig, source: Source | None, seed: int) -> Labelled:
     if isinstance(dataset, TableDataset):
-        labels = dataset.label_column
-        columns = Columns(
-            text=dataset.text_column,
-            labels=labels if isinstance(labels, list) else [labels],
-            toxic_values=dataset.toxic_values,
-            prompt=dataset.prompt_column,
-            toxic_from=dataset.toxic_from,
-        )
+        columns = Columns.of(dataset)
         if isinstance(dataset, FileDataset):
             return sources.read_file(dataset.path, columns)
         assert isinstance(dataset, HubDataset) and source
@@ -147,18 +141,12 @@ def _identity(config: Config, source: Source | None) -> dict[str, Any]:
     facts = asdict(dataset)
     del facts["max_new_tokens"]  # belongs to the policies
     if isinstance(dataset, PromptsDataset):
-        facts["path"] = dataset.path and _file(dataset.path)
+        facts["path"] = dataset.path and file_identity(dataset.path)
         if not dataset.path and isinstance(pairs, FileDemonstrations):
             facts["pairs"] = asdict(pairs) | {
-                "path": _file(pairs.path),
+                "path": file_identity(pairs.path),
                 "shares": None,  # its own are the data set's
             }
     elif isinstance(dataset, FileDataset):
-        facts["path"] = content_digest(Path(dataset.path).expanduser())
+        facts["path"] = file_identity(dataset.path)
     return facts | (source.identity if source else {})
-
-
-def _file(path: str) -> str:
-    """A file by its content, and by its suffix, which says how to read it."""
-    place = Path(path).expanduser()
-    return content_digest(place) + "".join(place.suffixes[-2:]).lower()

@@ -15,11 +15,12 @@ from irl_exp.config import (
 )
 from irl_exp.data import given
 from irl_exp.data.comments import Comments
+from irl_exp.data.formats import file_identity
 from irl_exp.data.pairs import SPLITS, Demonstrations
 from irl_exp.models import policies
 from irl_exp.steps.bench import Bench, derive, read_summary, write_summary
 from irl_exp.steps.pretrain import pretrain_base
-from irl_exp.store import Artifact, content_digest
+from irl_exp.store import Artifact
 
 VERSION = 2
 # Pairs of a split of a file, below which nothing can be said of it.
@@ -167,7 +168,7 @@ def read(bench: Bench) -> Artifact:
         "read_pairs",
         1,
         compute,
-        config=asdict(config) | {"path": content_digest(Path(config.path).expanduser())},
+        config=asdict(config) | {"path": file_identity(config.path)},
         inputs={},
         seed=seed,
         label="demonstrate",

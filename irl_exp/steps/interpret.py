@@ -1,8 +1,9 @@
 """interpret: what R̂ goes by: factors it may take for a shortcut, and the words that move it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -215,10 +216,10 @@ def _findings(
     words = findings.presence(completions, recovered.shape, MINIMUM_COUNT)
     comparisons = len(factors) + len(words)
     given = {"factor": expected, "word": [*expected, factors["length"]]}
-    candidates = {"factor": factors, "word": words}
+    candidates: dict[str, Mapping[str, NDArray[Any]]] = {"factor": factors, "word": words}
     tables = {
-        kind: findings.stand_out(recovered, given[kind], candidates[kind], level, comparisons)
-        for kind in given
+        kind: findings.stand_out(recovered, given[kind], columns, level, comparisons)
+        for kind, columns in candidates.items()
     }
     table = pd.concat([part.assign(kind=kind) for kind, part in tables.items()], ignore_index=True)
     table = findings.in_order(table)

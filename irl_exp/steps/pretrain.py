@@ -185,4 +185,4 @@ def _identity(config: ModelConfig, source: Source | None) -> dict[str, Any]:
     facts = asdict(config) | (source.identity if source else {})
     for other in ("base", "base_revision"):
         facts.pop(other, None)
-    return facts | (language_model.adapter_identity(source.path) if source else {})
+    return facts
