@@ -136,7 +136,7 @@ def recover(
         "+experiment": "audit",
         "demonstrations": "preferences" if "chosen" in fields else "file",
         "demonstrations.path": str(path.absolute()),
-        "demonstrations.prompt_column": "prompt" if "prompt" in fields else None,
+        "demonstrations.prompt_column": None,
         "solver": solver,
     }
     typed = [f"{key}={_value(value)}" for key, value in asked.items()]

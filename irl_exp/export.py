@@ -25,7 +25,7 @@ CARD_FILE = "README.md"
 
 # Rewards that are no single network, and what their owner can do instead.
 OTHERS = {
-    "ensemble": "its members are: export one, as {folder}/members/0",
+    "ensemble": "each of its members is: expected --member 0 or another number",
     "planted": "the reward without its planted terms is: export {folder}/base",
     "log_ratio": "it is two policies, in {folder}/aligned and {folder}/reference; "
     "irl-score reads it as it is",
@@ -39,7 +39,7 @@ def main() -> None:
     """Console script: the folder that was written, or one line that says what is wrong."""
     options = parse()
     try:
-        folder = export(options.source, options.output, options.reward)
+        folder = export(options.source, options.output, options.reward, options.member)
         print(f"exported: {folder}")
         if options.push_to_hub:
             print(f"pushed: {push(folder, options.push_to_hub, options.private)}")
@@ -74,6 +74,12 @@ def parse() -> argparse.Namespace:
         "--reward", choices=REWARDS, help="which reward of the run (default: recovered)"
     )
     parser.add_argument(
+        "--member",
+        metavar="N",
+        type=int,
+        help="of an ensemble, which is no single network, this member, from 0",
+    )
+    parser.add_argument(
         "--push-to-hub",
         metavar="ORG/NAME",
         help="then upload it to this repository of the Hugging Face hub, which is made if there is "
@@ -88,13 +94,14 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def export(source: Path, output: Path, which: str | None = None) -> Path:
+def export(source: Path, output: Path, which: str | None = None, member: int | None = None) -> Path:
     """Write the reward of a run, or the one in a reward folder, to `output`, whole or not at all.
 
     Args:
         source: a run directory, or a reward folder of the store.
         output: a new or an empty folder.
         which: of a run, "recovered" (by default) or "ground_truth".
+        member: of an ensemble, this one, from 0.
 
     Raises:
         InputError: there is no such reward, it is no single network, or `output` holds something.
@@ -113,6 +120,8 @@ def export(source: Path, output: Path, which: str | None = None) -> Path:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if member is not None:
+        folder = _member(folder, member)
     facts = Facts.load(folder)
     if facts.kind != "network":
         instead = OTHERS.get(facts.kind, "irl-score reads it as it is").format(folder=folder)
@@ -122,7 +131,7 @@ def export(source: Path, output: Path, which: str | None = None) -> Path:
     part = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         _save(reward, facts, part)
-        text = card(reward, facts, which, run, name=place.name)
+        text = card(reward, facts, which, run, name=place.name, member=member)
         (part / CARD_FILE).write_text(text, encoding="utf-8")
         part.chmod(0o777 & ~_umask())
         os.rename(part, output)  # over an empty folder, and over nothing else
@@ -148,6 +157,15 @@ def _find(source: Path, which: str | None) -> tuple[Path, Run | None, str | None
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; the store had the {which} reward of {source}")
     return folder, run, which
+
+
+def _member(folder: Path, number: int) -> Path:
+    """The folder of one member of an ensemble."""
+    places = sorted((folder / "members").glob("*/reward.json"))
+    if not 0 <= number < len(places):
+        there = f"members 0 to {len(places) - 1}" if places else "no members"
+        raise InputError(f"--member={number}: {folder} has {there}; expected one of an ensemble")
+    return folder / "members" / str(number)
 
 
 def _save(reward: "NetworkReward", facts: "Facts", folder: Path) -> None:

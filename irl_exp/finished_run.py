@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ class Run:
     """
 
     folder: Path
-    summary: Mapping[str, float | int | str]
+    summary: Mapping[str, float | int | str] = field(repr=False)
     recovered: Path | None
     ground_truth: Path | None
-    config: Mapping[str, Any]
-    manifest: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
     warnings: list[str]
 
     @classmethod

@@ -25,6 +25,13 @@ NUMBERS = {
         "recovery/accuracy": "share of held-out comments that it calls as labelled, at its "
         "threshold",
         "recovery/spearman": "rank correlation with the ground truth on held-out comments",
+        "audit/preference_accuracy": "share of held-out pairs in which it prefers the aligned "
+        "side; chance 0.5",
+        "control/length/preference_accuracy": "the same share, of a rule that goes by length alone",
+        "recovery/identified_fraction": "share of held-out pairs that the demonstrations decide, "
+        "whatever linear reward one likes",
+        "audit/agreed_fraction": "share of pairs that recoveries from other seeds order alike",
+        "audit/kl": "what the aligned model spends against the reference, nats per completion",
     },
     GROUND_TRUTH: {
         "ground_truth/auc": "AUC against human labels of held-out comments; chance 0.5",
@@ -32,11 +39,33 @@ NUMBERS = {
         "threshold",
     },
 }
+# What is higher, and what it was recovered from, by the demonstrations of an audit.
+AUDITED = {
+    "file": (
+        "more like what the aligned model writes",
+        "a file with what an aligned model wrote and what another did",
+    ),
+    "preferences": (
+        "more like what was chosen",
+        "preferences: what was chosen against what was rejected",
+    ),
+    "sampled": (
+        "more like what the aligned model writes",
+        "what an aligned language model writes against what its reference writes",
+    ),
+}
 # As the hub calls them.
 METRICS = {"auc": "roc_auc", "accuracy": "accuracy"}
 
 
-def card(reward: NetworkReward, facts: Facts, which: str | None, run: Run | None, name: str) -> str:
+def card(
+    reward: NetworkReward,
+    facts: Facts,
+    which: str | None,
+    run: Run | None,
+    name: str,
+    member: int | None = None,
+) -> str:
     """The text of README.md, with a header of YAML for the hub.
 
     Args:
@@ -44,12 +73,13 @@ def card(reward: NetworkReward, facts: Facts, which: str | None, run: Run | None
         which: "recovered" or "ground_truth"; None where the reward is of no known run.
         run: the run that it is of, with its numbers.
         name: what the folder is called.
+        member: its number, where it is one of an ensemble, whose numbers the run has.
     """
     which = which or (GROUND_TRUTH if "ground_truth" in facts.origin else RECOVERED)
     sections = [
         f"---\n{_header(which, run, name)}\n---",
         f"# {name}",
-        _what(which),
+        _what(which, run),
         "## What a score means",
         _meaning(which, facts),
         "## Use",
@@ -59,7 +89,7 @@ def card(reward: NetworkReward, facts: Facts, which: str | None, run: Run | None
     ]
     if run and (numbers := list(_numbers(which, run))):
         sections += ["## How good it is", _table(("", "value", "interval", ""), numbers)]
-        sections.append(_sample(run))
+        sections.append(_sample(run, member))
     sections += ["## Limits", _limits(reward, which, run)]
     return "\n\n".join(sections) + "\n"
 
@@ -93,17 +123,27 @@ def _header(which: str, run: Run | None, name: str) -> str:
     return data.to_yaml()
 
 
-def _what(which: str) -> str:
+def _what(which: str, run: Run | None) -> str:
     if which == GROUND_TRUTH:
         return (
             "A reward model: text in, one number out, **higher = better = less toxic**. In a study "
             "of irl_exp it is the ground truth, the reward by which a language model was aligned."
         )
+    sign, pairs = "better = less toxic", "what an aligned language model writes against what the "
+    pairs += "same model wrote before alignment"
+    if run and is_audit(run):
+        # Nobody has said what this alignment was about.
+        given = run.config["demonstrations"]["name"]
+        sign, pairs = AUDITED.get(given, AUDITED["sampled"])
     return (
-        "A reward model: text in, one number out, **higher = better = less toxic**. It was "
-        "recovered by inverse reinforcement learning (irl_exp) from what an aligned language model "
-        "writes against what the same model wrote before alignment."
+        f"A reward model: text in, one number out, **higher = {sign}**. It was recovered by "
+        f"inverse reinforcement learning (irl_exp) from {pairs}."
     )
+
+
+def is_audit(run: Run) -> bool:
+    """Whether somebody else has aligned what the reward was recovered from."""
+    return bool(run.config.get("rlhf", {}).get("name") == "checkpoint")
 
 
 def _meaning(which: str, facts: Facts) -> str:
@@ -114,7 +154,7 @@ def _meaning(which: str, facts: Facts) -> str:
     )
     lines = [
         f"The one logit, as it stands: no sigmoid.{identified * (which == RECOVERED)}\n",
-        f"- *Unit.* Completions of the policy before alignment have mean {mean:.4g} and standard "
+        f"- *Unit.* Completions of the reference policy have mean {mean:.4g} and standard "
         f"deviation {std:.4g}; `(score {-mean:+.4g}) / {std:.4g}` is the unit in which it drives "
         "RLHF.",
     ]
@@ -178,9 +218,12 @@ def _origin(facts: Facts, run: Run | None) -> Iterator[tuple[str, str]]:
     if run is None:
         return
     config = run.config
-    for key in ("dataset", "model", "ground_truth", "rlhf", "demonstrations"):
+    for key in ("dataset", "model", "ground_truth", "rlhf", "demonstrations", "solver"):
         if key in config and key not in facts.origin:
-            yield key.replace("_", " "), _named(config[key])
+            value = config[key]
+            if key == "model" and is_audit(run) and config["rlhf"].get("path"):  # as it is
+                value = {k: value[k] for k in ("name", "path", "revision") if k in value}
+            yield key.replace("_", " "), _named(value)
     yield "seeds", ", ".join(f"{key} {value}" for key, value in run.manifest["seeds"].items())
     versions = run.manifest["versions"]
     names = [name for name in ("irl-exp", "torch", "transformers") if name in versions]
@@ -219,9 +262,13 @@ def _numbers(which: str, run: Run) -> Iterator[tuple[str, str, str, str]]:
             yield f"`{key}`", f"{value:.3f}", f"[{low:.3f}, {high:.3f}]" if known else "", meaning
 
 
-def _sample(run: Run) -> str:
+def _sample(run: Run, member: int | None) -> str:
     level = run.config.get("evaluation", {}).get("level")
     said = f"{level:.0%} bootstrap intervals over prompts" if level else "Intervals over prompts"
+    if member is not None:
+        said += f". They are of the whole ensemble, of which this is member {member}"
+    if is_audit(run):
+        return f"Held-out pairs, one run. {said}."
     return (
         f"Held-out comments and prompts, one run. {said}. Thresholds are of the calibration split."
     )

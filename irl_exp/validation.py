@@ -427,7 +427,8 @@ def _given_prompts(config: Config, dataset: PromptsDataset) -> None:
         _require(
             abs(ours.train - theirs.train) + abs(ours.test - theirs.test) < 1e-6,
             f"dataset.shares.train={ours.train}, test={ours.test}, demonstrations.shares.train="
-            f"{theirs.train}, test={theirs.test}: expected the same, for both split one file",
+            f"{theirs.train}, test={theirs.test}: expected the same in both groups, which split "
+            "one file; of each group all shares sum to 1",
         )
     _require(
         not isinstance(truth, TrainedGroundTruth | ClosedFormGroundTruth | RandomGroundTruth),

@@ -54,7 +54,13 @@ AUDIT = [
     *(f"audit/{name}_change_holm" for name in MEASURES),
     *(f"audit/{name}" for name in (*SURE, "prompts", "k", "kl", "words", "words_changed")),
     *(f"audit/{name}" for name in ("preference_accuracy", "members_starc", "best_of_n")),
-    *("audit/distinct_2_aligned", "audit/labelled", "audit/labelled_toxic", "pairs/identical"),
+    *(
+        "audit/distinct_2_aligned",
+        "audit/labelled",
+        "audit/labelled_toxic",
+        "pairs/identical",
+        "pairs/prompts",
+    ),
     *("pairs/train", "pairs/validation", "pairs/test", "validation/preference_accuracy"),
     *("control/length/preference_accuracy", "ground_truth/preference_accuracy"),
 ]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_no_single_network(reward: Path, tmp_path: Path, irl_export: Callable) -
     """Refused in one line that says what to do; and what it says works."""
     member = NormalizedReward(load_reward(reward).raw, Normalizer(0.0, 1.0))
     kinds: dict[str, tuple[Reward, str]] = {
-        "ensemble": (EnsembleReward([member, member]), "/members/0"),
+        "ensemble": (EnsembleReward([member, member]), "--member 0"),
         "planted": (PlantedReward(member, TERMS), "/base"),
         "length": (LengthReward(1.0), ""),
         "closed": (ClosedFormReward(), ""),
@@ -143,8 +144,10 @@ def test_no_single_network(reward: Path, tmp_path: Path, irl_export: Callable) -
         assert err.startswith(f"irl-export: {folder}: a reward of kind {made.kind} is no single")
         assert not (tmp_path / "out").exists()
         if instead:
-            assert f"{folder}{instead}" in err
-            assert irl_export(f"{folder}{instead}", "-o", tmp_path / f"out-{name}")[0] == 0
+            typed = instead.split() if name == "ensemble" else []
+            source = folder if typed else f"{folder}{instead}"
+            assert (instead if typed else source) in err
+            assert irl_export(source, *typed, "-o", tmp_path / f"out-{name}")[0] == 0
         else:
             assert "irl-score reads it as it is" in err
 
@@ -262,6 +265,38 @@ def test_the_card_of_a_run_without_a_ground_truth(reward: Path, tmp_path: Path) 
         (folder / "summary.json").write_text("{}")
         (folder / "config.yaml").write_text("{}")
         export.export(folder, tmp_path / "out", "ground_truth")
+
+
+def test_members_of_an_ensemble(reward: Path, tmp_path: Path, irl_export: Callable) -> None:
+    member = NormalizedReward(load_reward(reward).raw, Normalizer(0.0, 1.0))
+    folder = save(tmp_path / "ensemble", EnsembleReward([member, member]))
+    for number, source, there in (("2", folder, "members 0 to 1"), ("0", reward, "no members")):
+        status, _, err = irl_export(source, "--member", number, "-o", tmp_path / "out")
+        expected = f"irl-export: --member={number}: {source} has {there}; expected one of an ensem"
+        assert status == 1 and err.startswith(expected)
+    assert irl_export(folder, "--member", "1", "-o", tmp_path / "out")[0] == 0
+    texts = [[""] * 2, ["I agree .", "see a fool ."]]
+    torch.testing.assert_close(
+        load_reward(tmp_path / "out").score(*texts), load_reward(reward).score(*texts)
+    )
+
+
+def test_the_card_of_an_audit(reward: Path, tmp_path: Path) -> None:
+    """It says what is known: which pairs, what they tell; nothing of toxicity."""
+    numbers = {"audit/preference_accuracy": 0.75, "audit/preference_accuracy_low": 0.7}
+    run, raw = made_run(tmp_path, reward, numbers), load_reward(reward).raw
+    config = {
+        **run.config,
+        "model": {"name": "checkpoint", "path": "somebody/model", "epochs": 1},
+        "rlhf": {"name": "checkpoint", "path": "somebody/aligned"},
+        "demonstrations": {"name": "preferences"},
+    }
+    audit = replace(run, config=config)
+    text = card(raw, Facts.load(reward), "recovered", audit, "mine", member=1)  # type: ignore[arg-type]
+    assert "higher = more like what was chosen" in text and "less toxic" not in text
+    assert "of the whole ensemble, of which this is member 1" in text
+    assert "`audit/preference_accuracy` | 0.750 |" in text
+    assert "| model | `checkpoint` (path somebody/model) |" in text
 
 
 # --- a real run, and TRL --------------------------------------------------------------------------

@@ -59,27 +59,30 @@ def read_prompts(path: str | Path, column: str) -> list[str]:
 def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: str) -> GivenPairs:
     """The pairs of a CSV, TSV, JSONL or Parquet file (formats.py), by the names of its columns.
 
-    A side is a text, a list of k texts, or a list of messages ({role, content}). Without a column
-    for the prompt, and where sides are whole dialogues, it is what all of them open with, up to and
-    with the last "Assistant:" turn that they share; texts that share no such turn have no prompt.
+    A side is a text, a list of k texts, or a list of messages ({role, content}). `prompt` None: the
+    column "prompt" where there is one. Without it, and where sides are whole dialogues, the prompt
+    is what all of them open with, up to and with the last "Assistant:" turn that they share; texts
+    that share no such turn have no prompt. A prompt with which both sides begin is not said twice.
 
     Raises:
         InputError: the file cannot be read, or a row is no pair; the message names its place.
     """
     path = Path(path).expanduser().absolute()
-    names = [*([prompt] if prompt else []), aligned, reference]
+    names = (aligned, reference)
     found = GivenPairs([], [], [], 0)
     identical = 0
-    for place, row in records(path, str(path), names):
-        sides = [_side(field(row, name, place), f"{place}: {name!r}") for name in names[-2:]]
+    for place, row in records(path, str(path), [prompt or "prompt", *names]):
+        sides = [_side(field(row, name, place), f"{place}: {name!r}") for name in names]
         if len(sides[0]) != len(sides[1]):
             counts = f"{len(sides[0])} texts in {aligned!r}, {len(sides[1])} in {reference!r}"
             raise InputError(f"{place}: {counts}; expected as many of either")
         written = [text for texts in sides for text in texts]
         # Whole dialogues hold the prompt, whatever a column says of it besides.
-        if prompt and not all(text.startswith(ASKED) for text in written):
-            opening = _text(field(row, prompt, place), f"{place}: {prompt!r}", answered=True)
-            sides = [[joined(opening, text) for text in texts] for texts in sides]
+        column = prompt or ("prompt" if "prompt" in row else None)
+        if column and not all(text.startswith(ASKED) for text in written):
+            opening = _text(field(row, column, place), f"{place}: {column!r}", answered=True)
+            said = opening if opening and all(text.startswith(opening) for text in written) else ""
+            sides = [[joined(opening, text[len(said) :]) for text in texts] for texts in sides]
         else:
             opening = _shared(written)
             sides = [[text[len(opening) :] for text in texts] for texts in sides]

@@ -1,6 +1,8 @@
 """Causal language models: build one from scratch, load any checkpoint, score tokens under it."""
 
 import inspect
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,6 +168,7 @@ def read_checkpoint(
         return _merged(folder, expected)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: a folder without config.json; expected {expected}")
+    _require_writer(auto, folder, expected)
     try:
         # Unsaid, the library asks whoever sits at the terminal whether to run foreign code.
         where = {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
@@ -185,6 +188,19 @@ def read_checkpoint(
             f"{folder}: its tokenizer is missing or reads nothing; expected {expected}"
         )
     return network, tokenizer
+
+
+def _require_writer(auto: Any, folder: Path, expected: str) -> None:
+    """Refuse what says that it tells texts apart where one that writes them is expected: with tied
+    embeddings the library would take its body for one."""
+    if auto is not AutoModelForCausalLM:
+        return
+    try:
+        names = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the library says better what is wrong, if anything is
+    if any(re.search("Classification|QuestionAnswering", str(name)) for name in names or []):
+        raise InputError(f"{folder}: a {names[0]}; expected {expected}")
 
 
 def _reason(error: Exception) -> str:

@@ -46,12 +46,17 @@ def in_short(run: Run) -> list[str]:
     """The answers, a sentence or two each; none of a run that is no audit."""
     if not is_audit(run):
         return []
-    share, low = (_value(run, f"audit/preference_accuracy{end}") for end in ("", "_low"))
+    share, low, high = (
+        _value(run, f"audit/preference_accuracy{end}") for end in ("", "_low", "_high")
+    )
     length = _value(run, "control/length/preference_accuracy")
     told = "R̂ tells held-out completions of the aligned model from the reference's in "
     told += "{audit/preference_accuracy} of pairs (chance: 0.5)."
     if math.isnan(low):
         aligned = f"**Too few prompts are held out to say.** {told}"
+    elif high < 0.5:
+        aligned = f"**R̂ is turned around on held-out pairs.** {told} What it learned from the "
+        aligned += "training pairs is the opposite there: do the same texts stand on both sides?"
     elif not low > 0.5:
         aligned = f"**No difference was found.** {told} What follows describes noise."
     elif not math.isnan(length) and length > share - 0.02:
@@ -69,20 +74,21 @@ def in_short(run: Run) -> list[str]:
     known = "On labelled texts that nothing learned from R̂ has AUC {recovery/auc}."
     lines = [
         run.fill(aligned) or run.fill(told),
-        rewarded(run),
+        rewarded(run, found=low > 0.5),
         " ".join(filter(None, map(run.fill, (sure, seeds, known)))),
     ]
     return [line for line in lines if line]
 
 
-def rewarded(run: Run) -> str:
-    """What R̂ goes by, in a sentence."""
+def rewarded(run: Run, found: bool) -> str:
+    """What R̂ goes by, in a sentence; `found`: whether it tells the models apart at all."""
     table = tables.findings(run)
     if table is None:
         return ""
     said = [f"{what} ({r})" for what, r, _ in table.rows[:4] if r != MISSING]
-    found = ", ".join(said) or "goes by nothing that stands out"
-    return f"**It seems to be rewarded for this:** R̂ {found} (correlations within prompts)."
+    goes_by = ", ".join(said) or "goes by nothing that stands out"
+    opening = "**It seems to be rewarded for this:**" if found else "Of no meaning, then:"
+    return f"{opening} R̂ {goes_by} (correlations within prompts)."
 
 
 # --- 1. is it aligned at all ----------------------------------------------------------------------

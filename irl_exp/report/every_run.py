@@ -1,11 +1,13 @@
 """Every run of a report: what the page calls them, and a row for each."""
 
-from irl_exp.report.collect import Runs, axes
+from irl_exp.report.collect import Runs, axes, numbers
 from irl_exp.report.document import Item, Listing
 from irl_exp.report.run import REPORT_FILE
 
 # Numbers of the summary in the table of all runs -> what a reader sees.
 NUMBERS = {
+    "audit/preference_accuracy": "prefers the aligned",
+    "recovery/identified_fraction": "identified",
     "recovery/pair_accuracy": "pair accuracy",
     "recovery/starc": "STARC",
     "recovery/auc": "AUC",
@@ -36,7 +38,7 @@ def counts(runs: Runs) -> str:
 def listing(runs: Runs) -> Listing:
     """A row a run: where it is, how it went, what makes it differ, and some numbers."""
     named = axes(runs.all)
-    titles = {n: text for n, text in NUMBERS.items() if any(n in run.summary for run in runs.all)}
+    titles = {n: text for n, text in NUMBERS.items() if numbers(runs.all, n)}
     items = []
     for run in runs.all:
         report = run.folder / REPORT_FILE

@@ -93,8 +93,9 @@ def losses(run: Run) -> Figure | None:
         for (name, label), colour in zip(names.items(), (TRUTH, TOXIC), strict=True):
             at, values = run.curve(step, name)
             if at:
-                # Of an epoch each, and so few.
-                marker = "o" if step == "evaluate" or label == "validation" else None
+                # Of an epoch each, and so few; and one point alone makes no line.
+                few = step == "evaluate" or label == "validation" or len(at) == 1
+                marker = "o" if few else None
                 axes.plot(at, values, label=label, color=colour, marker=marker, markersize=4)
         axes.set(title=title, ylabel=unit)
         axes.set_xlabel("epoch" if step == "evaluate" else "optimizer step")

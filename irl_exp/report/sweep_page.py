@@ -39,6 +39,17 @@ COLUMNS = {
     "time/recover_seconds": "recover, s",
 }
 
+# Of the table of R̂ and its controls.
+REWARD_COLUMNS = (
+    "prefers the aligned",
+    "pair accuracy",
+    "STARC",
+    "sd",
+    "less R̂'s",
+    "AUC",
+    "seconds",
+)
+
 # Configurations up to which there is a figure of the controls of each.
 PICTURED = 4
 
@@ -237,7 +248,9 @@ def _software(runs: Sequence[Run]) -> list[Part]:
 
 def _what_is_there(runs: Runs) -> list[Part]:
     total = len(runs.all) + len(runs.unreadable)
-    said = f"{total} runs, of which {len(runs.done)} are done. All else is of these."
+    there, done = ("run" if total == 1 else "runs"), len(runs.done)
+    said = f"{total} {there}, of which {done} {'is' if done == 1 else 'are'} done. "
+    said += "All else is of these."
     body: list[Part] = [said]
     rows = [[str(run.folder), run.status["status"], _error(run)] for run in runs.others]
     rows += [[str(folder), "unreadable", why] for folder, why in runs.unreadable.items()]
@@ -314,14 +327,21 @@ def _controls(groups: Groups) -> list[Part]:
         rewards = {f"control/{c}": (c, f"control_{c}") for c in controls}
         rewards = {"recovery": (f"R̂ ({runs[0].config['solver']['name']})", "recover")} | rewards
         rows = [[title, *_reward(runs, of, step)] for of, (title, step) in rewards.items()]
-        header = ["reward", "pair accuracy", "STARC", "sd", "less R̂'s", "AUC", "seconds"]
+        header = ["reward", *REWARD_COLUMNS]
+        # Without an R* or labels, as in an audit, columns are empty; elsewhere the audit's are.
+        there = [i for i, cells in enumerate(zip(*rows, strict=True)) if set(cells) != {MISSING}]
         note = (
             f"Means over {len(runs)} runs that differ in seeds alone, ± half the width of the 95 % "
-            "t-interval; sd is STARC's over these runs. Less R̂'s: STARC of the reward minus that "
-            "of R̂ in the same run; below zero it is nearer to R* than R̂. Seconds of recoveries "
-            "that the store had are next to none."
+            "t-interval. "
         )
-        body.append(Table(header, rows, note))
+        if header.index("STARC") in there:
+            note += (
+                "sd is STARC's over these runs. Less R̂'s: STARC of the reward minus that of R̂ in "
+                "the same run; below zero it is nearer to R* than R̂. "
+            )
+        note += "Seconds of recoveries that the store had are next to none."
+        picked = [[row[i] for i in there] for row in (header, *rows)]
+        body.append(Table(picked[0], picked[1:], note))
         found = {title: _measured(runs, of) for of, (title, _) in rewards.items()}
         found = {title: measures for title, measures in found.items() if measures["STARC distance"]}
         if found and len(groups) <= PICTURED:
@@ -338,11 +358,14 @@ def _measured(runs: Sequence[Run], of: str) -> dict[str, list[float]]:
 
 
 def _reward(runs: Sequence[Run], of: str, step: str) -> list[str]:
-    """The cells of one reward, called `of` in the summary; it comes from the step `step`."""
+    """The cells of one reward, called `of` in the summary, as REWARD_COLUMNS; it comes from the
+    step `step`."""
+    prefers = "audit" if of == "recovery" else of
     starc = numbers(runs, f"{of}/starc")
     pairs = [(value(run, f"{of}/starc"), value(run, "recovery/starc")) for run in runs]
     less = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     cells = {
+        "prefers the aligned": numbers(runs, f"{prefers}/preference_accuracy"),
         "pair accuracy": numbers(runs, f"{of}/pair_accuracy"),
         "STARC": starc,
         "less R̂'s": less if of != "recovery" else [],
@@ -352,7 +375,8 @@ def _reward(runs: Sequence[Run], of: str, step: str) -> list[str]:
     means = {title: Mean.of(found) for title, found in cells.items()}
     texts = {title: mean.text(len(runs)) if mean else MISSING for title, mean in means.items()}
     sd = number(Spread.of(starc).sd) if len(starc) > 1 else MISSING
-    return [texts["pair accuracy"], texts["STARC"], sd, *list(texts.values())[2:]]
+    texts["sd"] = sd
+    return [texts[column] for column in REWARD_COLUMNS]
 
 
 def _matrix_section(panels: Sequence[Matrix]) -> Section:

@@ -208,9 +208,10 @@ def findings(run: Run) -> Table | None:
     if table is None or not len(table):
         return None
     rows = []
+    given = run.config.get("demonstrations", {}).get("name") in ("file", "preferences")
     for row in table[table["stands_out"]].head(FINDINGS).to_dict("records"):
         r, low, high = (number(row[name]) for name in ("correlation", "low", "high"))
-        rows.append([_finding(row), r, f"{low} to {high}"])
+        rows.append([_finding(row, given), r, f"{low} to {high}"])
     if not rows:
         rows = [["nothing stands out", MISSING, MISSING]]
     labels = "human labels" if "comments/test_toxic_share" in run.summary else ""
@@ -229,10 +230,13 @@ def findings(run: Run) -> Table | None:
     return Table(["R̂", "correlation", "interval"], rows, note)
 
 
-def _finding(row: Mapping[Hashable, Any]) -> str:
-    """`rewards the word "today"`, of a row of findings.parquet."""
+def _finding(row: Mapping[Hashable, Any], given: bool) -> str:
+    """`rewards the word "today"`, of a row of findings.parquet; `given`: pairs are of a file, and
+    `model` wrote none of them."""
     name = row["name"]
     what = f'the word "{name}"' if row["kind"] == "word" else FACTORS_IN_WORDS[name]
+    if row["name"] == "likelihood" and given:
+        what = "what `model` finds likely"
     return f"{'rewards' if row['correlation'] > 0 else 'punishes'} {what}"
 
 
@@ -248,10 +252,12 @@ def identified(run: Run) -> Table | None:
     sign = pairs["sign"].loc[clearness.index]
     known = [name for name in ("truth", "recovered") if name in pairs]
     against = sign * pairs["truth"].loc[clearness.index] < 0 if "truth" in pairs else sign != sign
+    # Of two texts that are the same there is nothing to see.
+    differ = (pairs["first"] != pairs["second"]).loc[clearness.index]
     kinds = {
         "identified": clearness.index[(sign != 0) & ~against],
         "against R*": clearness.index[(sign != 0) & against],
-        "ambiguous": clearness.index[sign == 0][::-1],
+        "ambiguous": clearness.index[(sign == 0) & differ][::-1],
     }
     rows = []
     for name, chosen in kinds.items():

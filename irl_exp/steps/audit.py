@@ -112,8 +112,14 @@ def audit(
 def _warn(bench: Bench, numbers: Mapping[str, Value]) -> None:
     """Say whether there is anything to recover."""
     share = numbers["audit/preference_accuracy"]
-    low = numbers.get("audit/preference_accuracy_low", share)
-    if not float(low) > 0.5:
+    low, high = (numbers.get(f"audit/preference_accuracy_{end}", share) for end in ("low", "high"))
+    if float(high) < 0.5:
+        bench.tracker.warn(
+            f"R̂ prefers what the reference wrote in most held-out pairs ({float(share):.2f} the "
+            "other way): what it learned is turned around there; look for texts that stand on "
+            "both sides of the training pairs, and at how prompts split"
+        )
+    elif not float(low) > 0.5:
         bench.tracker.warn(
             f"R̂ tells the aligned model's held-out completions from the reference's no better than "
             f"chance ({float(share):.2f}): nothing that it says can be trusted"

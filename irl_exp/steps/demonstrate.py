@@ -25,6 +25,8 @@ from irl_exp.store import Artifact
 VERSION = 2
 # Pairs of a split of a file, below which nothing can be said of it.
 FEWEST = 2
+# How far what a split gets may lie from its share without a word.
+FAR = 0.1
 # What a reader of the results must know, of each contrast but the true one.
 NOTHING_TO_FIND = {
     "placebo": "what recovery learned from as the expert's was written by the reference",
@@ -149,11 +151,12 @@ def read(bench: Bench) -> Artifact:
         places = [(SPLITS.index(split), order) for split, order in drawn]
         rows = sorted(range(len(keys)), key=places.__getitem__)
         splits = [drawn[row][0] for row in rows]
-        few = {split: n for split in SPLITS if (n := splits.count(split)) < FEWEST}
-        if few:
+        counts = {split: splits.count(split) for split in SPLITS}
+        if min(counts.values()) < FEWEST:
+            fallen = ", ".join(f"{n} to {split}" for split, n in counts.items())
             raise InputError(
-                f"{config.path} has {len(rows)} pairs, of which {few} fall to a split; expected at "
-                f"least {FEWEST} for each of {', '.join(SPLITS)}"
+                f"{config.path} has {len(rows)} pairs of {len(set(keys))} different prompts, which "
+                f"split as a whole: {fallen}; expected at least {FEWEST} each"
             )
         Demonstrations(
             [found.prompts[row] for row in rows],
@@ -161,12 +164,13 @@ def read(bench: Bench) -> Artifact:
             [found.reference[row] for row in rows],
             splits,
         ).save(folder)
-        counts = {f"pairs/{split}": splits.count(split) for split in SPLITS}
-        write_summary(folder, {**counts, "pairs/identical": found.identical})
+        numbers = {f"pairs/{split}": n for split, n in counts.items()}
+        numbers["pairs/prompts"] = len(set(keys))
+        write_summary(folder, {**numbers, "pairs/identical": found.identical})
 
     artifact = bench.do(
         "read_pairs",
-        1,
+        2,
         compute,
         config=asdict(config) | {"path": file_identity(config.path)},
         inputs={},
@@ -176,6 +180,14 @@ def read(bench: Bench) -> Artifact:
     numbers = bench.report(artifact)
     if count := numbers["pairs/identical"]:
         bench.tracker.warn(f"{count} pairs were left out: both of their sides are the same")
+    counts = {split: int(numbers[f"pairs/{split}"]) for split in SPLITS}
+    total, shares = sum(counts.values()), asdict(config.shares)
+    if any(abs(n / total - shares[split]) > FAR for split, n in counts.items()):
+        fallen = ", ".join(f"{n} to {split}" for split, n in counts.items())
+        bench.tracker.warn(
+            f"pairs of one prompt stay together, and {numbers['pairs/prompts']:.0f} different ones "
+            f"split unevenly: {fallen}; intervals are wide, and one prompt weighs much"
+        )
     return artifact
 
 

@@ -13,6 +13,7 @@ from irl_exp import hub
 from irl_exp.config import (
     CheckpointModel,
     CheckpointRLHF,
+    CommentsDataset,
     FileDemonstrations,
     ModelConfig,
     ScratchModel,
@@ -46,10 +47,15 @@ def pretrain(bench: Bench, comments: Artifact) -> Artifact:
         config = replace(config, epochs=0)
     artifact = _pretrain(bench, config, comments, "pretrain")
     numbers = bench.report(artifact)
-    for what, limit in (("comments", "the model's context"), ("prompts", "what the context holds")):
-        if count := numbers[f"model/truncated_{what}"]:
+    texts = "comments" if isinstance(bench.config.dataset, CommentsDataset) else "texts"
+    for name, what, limit in (
+        ("comments", texts, "the model's context"),
+        ("prompts", "prompts", "what the context holds"),
+    ):
+        if count := numbers[f"model/truncated_{name}"]:
+            hint = "; a model with a longer one reads them whole" * (texts == "texts")
             bench.tracker.warn(
-                f"{count} {what} are longer than {limit}: their beginning is cut off"
+                f"{count:.0f} {what} are longer than {limit}: their beginning is cut off{hint}"
             )
     return artifact
 

@@ -76,6 +76,22 @@ def test_messages_with_and_without_a_column_for_the_prompt(tmp_path: Path) -> No
     assert implicit == explicit
 
 
+def test_a_column_named_prompt_is_read_unasked(tmp_path: Path) -> None:
+    """Pairs of one prompt must not be torn apart, and no text says its prompt twice."""
+    rows = [
+        {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
+        {"prompt": "Why?", "chosen": "Why? Because.", "rejected": "Why? Go."},
+        {"prompt": "Go on", "chosen": "Go on, then", "rejected": "go"},
+    ]
+    path = write(tmp_path / "pairs.jsonl", *rows)
+    pd.DataFrame(rows).to_parquet(tmp_path / "pairs.parquet")
+    for place in (path, tmp_path / "pairs.parquet"):
+        found = given.read_pairs(place, None, "chosen", "rejected")
+        assert found.prompts == ["Why?", "Why?", "Go on"]
+        assert found.aligned == [[" So."], [" Because."], [" Go on, then"]]
+        assert found.reference == [[" No."], [" Go."], [" go"]]
+
+
 def test_whole_dialogues_hold_the_prompt_that_stands_beside_them(tmp_path: Path) -> None:
     """As in UltraFeedback: the column is a bare question, which each side opens with."""
     question = {"role": "user", "content": "q?"}

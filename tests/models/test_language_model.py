@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor, nn
 from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -402,6 +404,15 @@ def test_an_architecture_without_positions_is_asked_a_row_at_a_time(
     assert alone == both
     with pytest.raises(InputError, match="mamba: transformers has no sequence classifier of it"):
         network_reward.from_body(tmp_path, torch.Generator(), 2)
+
+
+def test_what_tells_texts_apart_is_no_writer(tiny: LanguageModel, tmp_path: Path) -> None:
+    """With tied embeddings a body is all that the library asks for."""
+    settings = {"n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": len(tiny.tokenizer)}
+    GPT2ForSequenceClassification(GPT2Config(**settings)).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a GPT2ForSequenceClassification; expected a causal lang"):
+        language_model.load(tmp_path)
 
 
 CHATML = (

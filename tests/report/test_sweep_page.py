@@ -82,9 +82,24 @@ def test_controls_are_held_against_the_reward_of_their_own_run(tmp_path: Path) -
     table = tables(report(tmp_path))["reward"]
     mine, length, none = table.values()
     assert list(table) == ["R̂ (hinge)", "length", "log_ratio"]
-    assert mine == ["–", "0.500±1.27", "0.141", "–", "–", "4.00±0"]
-    assert length == ["–", "0.400±1.27", "0.141", "-0.100±0.000", "–", "–"]
-    assert none == ["–"] * 6
+    assert mine == ["0.500±1.27", "0.141", "–", "4.00±0"]
+    assert length == ["0.400±1.27", "0.141", "-0.100±0.000", "–"]
+    assert none == ["–"] * 4
+
+
+def test_an_audit_is_told_by_what_it_has(tmp_path: Path) -> None:
+    for seed, share in enumerate((0.7, 0.8)):
+        summary: dict[str, float | str] = {
+            "audit/preference_accuracy": share,
+            "control/length/preference_accuracy": 0.5,
+            "recovery/auc": "not applicable",
+        }
+        write_small_run(tmp_path / str(seed), recovered=EAST, summary=summary, order=seed)
+    found = report(tmp_path)
+    table = tables(found)["reward"]
+    assert table["length"] == ["0.500±0"] and len(table["R̂ (hinge)"]) == 1
+    page = document.files(found)["report.md"].decode()
+    assert "| reward | prefers the aligned |" in page and "nearer to R*" not in page
 
 
 def test_rewards_side_by_side_are_in_order(tmp_path: Path) -> None:
