@@ -65,9 +65,7 @@ def write(shape: Shape, folder: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
-
-    from irl_exp.models.language_model import LanguageModel
+    from transformers import PreTrainedTokenizerFast
 
     ends = {"<end>": 0, "<padding>": 1}
     words = Tokenizer(
@@ -77,6 +75,15 @@ def write(shape: Shape, folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token="<end>", pad_token="<padding>"
     )
+    save(shape, tokenizer, folder)
+
+
+def save(shape: Shape, tokenizer: Any, folder: Path) -> None:
+    """GPT-NeoX of this shape with random weights, and a tokenizer."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from irl_exp.models.language_model import LanguageModel
+
     config = GPTNeoXConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
@@ -89,7 +96,9 @@ def write(shape: Shape, folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LanguageModel(GPTNeoXForCausalLM(config), tokenizer).save(folder)
+    network = GPTNeoXForCausalLM(config)
+    assert network.num_parameters() == shape.weights
+    LanguageModel(network, tokenizer).save(folder)
 
 
 def values(choice: str) -> dict[str, Any]:

@@ -14,11 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-from benchmarks.architectures import PYTHIA
+from benchmarks.architectures import PYTHIA, save
 from irl_exp.data import synthetic
-from irl_exp.models.language_model import LanguageModel, train_tokenizer
+from irl_exp.models.language_model import train_tokenizer
 
 SMALL = (
     *("dataset=synthetic", "dataset.size=400", "dataset.max_new_tokens=16"),
@@ -35,23 +33,8 @@ SMALL = (
 
 def write(folder: Path) -> None:
     """GPT-NeoX of Pythia-70M's sizes, as its published configuration has them."""
-    shape = PYTHIA["pythia-70m"]
-    tokenizer = train_tokenizer([text for text, _ in synthetic.generate(2000, seed=0)], 2048)
-    config = GPTNeoXConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=shape.tied,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    network = GPTNeoXForCausalLM(config)
-    assert network.num_parameters() == shape.weights
-    LanguageModel(network, tokenizer).save(folder)
+    texts = [text for text, _ in synthetic.generate(2000, seed=0)]
+    save(PYTHIA["pythia-70m"], train_tokenizer(texts, 2048), folder)
 
 
 def main(folder: Path, overrides: list[str]) -> None:
