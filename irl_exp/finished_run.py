@@ -44,7 +44,8 @@ class Run:
         if "run_id" not in status:
             raise InputError(f"{folder}: expected the directory of a run")
         if status["status"] != "done":
-            raise InputError(f"{folder}: its run is {status['status']}; expected one that is done")
+            said = "running, or was killed" if status["status"] == "running" else status["status"]
+            raise InputError(f"{folder}: its run is {said}; expected one that is done")
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         steps, store = manifest["steps"], Path(manifest["store"])
         return cls(

@@ -204,9 +204,10 @@ def _rewards(groups: Groups) -> list[Part]:
     words = (
         "What a word does to a reward: the score of a held-out text less that without the word, "
         "mean over its places and over runs, in standard deviations over the reference's "
-        "completions; the words that move any reward most. A word that moves R̂ and not R* is a "
-        "shortcut, or noise."
+        "completions; the words that move any reward most."
     )
+    if any(numbers(runs, "recovery/starc") for runs in groups.values()):
+        words += " A word that moves R̂ and not R* is a shortcut, or noise."
     return [
         *_picture("scores", group_figures.scores(groups), scores),
         *_picture("words", group_figures.words(groups), words),
