@@ -161,11 +161,14 @@ def _find(source: Path, which: str | None) -> tuple[Path, Run | None, str | None
 
 def _member(folder: Path, number: int) -> Path:
     """The folder of one member of an ensemble."""
-    places = sorted((folder / "members").glob("*/reward.json"))
-    if not 0 <= number < len(places):
-        there = f"members 0 to {len(places) - 1}" if places else "no members"
+    from irl_exp.models.reward_kinds import MEMBERS_FOLDER
+    from irl_exp.models.reward_model import Facts
+
+    count = int(Facts.load(folder).extra.get("members", 0))
+    if not 0 <= number < count:
+        there = f"members 0 to {count - 1}" if count else "no members"
         raise InputError(f"--member={number}: {folder} has {there}; expected one of an ensemble")
-    return folder / "members" / str(number)
+    return folder / MEMBERS_FOLDER / str(number)
 
 
 def _save(reward: "NetworkReward", facts: "Facts", folder: Path) -> None:

@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from irl_exp.config import InputError
+from irl_exp.identity import ADAPTER_FILE
 from irl_exp.store import content_digest
 
 Kind = Literal["model", "dataset"]
@@ -50,8 +51,6 @@ FILES: dict[Kind, list[str]] = {
 IGNORED: dict[Kind, list[str]] = {"model": ["*/*"], "dataset": []}
 # Weights of a repository without safetensors; they are loaded as tensors and nothing else.
 PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin"]
-# A model that is an adapter of another has this in the place of config.json.
-ADAPTER_FILE = "adapter_config.json"
 # Seconds after which a hub that does not answer cannot be reached.
 PATIENCE = 10.0
 
@@ -67,15 +66,18 @@ class Source:
     @property
     def identity(self) -> dict[str, str | None]:
         """What decides its content, by the keys of the configuration: an id and its commit; a
-        folder counts by its content, not by where it lies, and an adapter's with what it adapts.
-        """
+        folder counts by its content, not by where it lies, and one of an adapter with what it
+        adapts. Raises InputError where that cannot be told."""
         if self.commit is not None:
             return {"path": self.path, "revision": self.commit}
         folder = Path(self.path).expanduser()
         found = {"path": content_digest(folder), "revision": None}
         if not (folder / ADAPTER_FILE).is_file():
             return found
-        return {**found, "adapted": json.dumps(resolve(*adapted(folder), "model").identity)}
+        base = resolve(*adapted(folder), "model")
+        if base.commit is None and (base.folder() / ADAPTER_FILE).is_file():
+            raise InputError(f"{folder}: adapts an adapter, {base.path}; expected one of a model")
+        return {**found, "adapted": json.dumps(base.identity)}
 
     def folder(self) -> Path:
         """The folder with its files, downloaded to the hub's cache if they are not there yet."""

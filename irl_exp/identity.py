@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # What does not decide a run's results, and so is no part of its identity.
 NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
 
+# A model that is an adapter of another has this in the place of config.json.
+ADAPTER_FILE = "adapter_config.json"
+
 # Environment variable with the keys that a sweep varies: its jobs may run in other processes.
 SWEPT = "IRL_EXP_SWEPT"
 # Characters of a label.
@@ -123,7 +126,7 @@ def inputs(config: DictConfig) -> dict[str, str]:
     paths |= {f"{where}.file": solver.get("file") for where, solver in solvers.items()}
     places = {key: Path(path).expanduser() for key, path in paths.items() if path}
     for key in ("model.path", "rlhf.path"):
-        if key in places and (places[key] / "adapter_config.json").is_file():
+        if key in places and (places[key] / ADAPTER_FILE).is_file():
             from irl_exp import hub  # takes a while that most runs need not wait
 
             places[f"{key}, adapted"] = Path(hub.adapted(places[key])[0]).expanduser()

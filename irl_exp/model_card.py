@@ -77,11 +77,11 @@ def card(
     """
     which = which or (GROUND_TRUTH if "ground_truth" in facts.origin else RECOVERED)
     sections = [
-        f"---\n{_header(which, run, name)}\n---",
+        f"---\n{_header(which, run, name, member)}\n---",
         f"# {name}",
         _what(which, run),
         "## What a score means",
-        _meaning(which, facts),
+        _meaning(which, facts, member),
         "## Use",
         _use(reward),
         "## How it was made",
@@ -94,7 +94,7 @@ def card(
     return "\n\n".join(sections) + "\n"
 
 
-def _header(which: str, run: Run | None, name: str) -> str:
+def _header(which: str, run: Run | None, name: str, member: int | None) -> str:
     config = run.config if run else {}
     dataset = config.get("dataset", {})
     results = [
@@ -108,7 +108,10 @@ def _header(which: str, run: Run | None, name: str) -> str:
             metric_value=run.summary[key],
         )
         for key in NUMBERS[which]
-        if run and key.split("/")[1] in METRICS and isinstance(run.summary.get(key), int | float)
+        if run
+        and member is None
+        and key.split("/")[1] in METRICS
+        and isinstance(run.summary.get(key), int | float)
     ]
     data = ModelCardData(
         library_name="transformers",
@@ -131,7 +134,7 @@ def _what(which: str, run: Run | None) -> str:
         )
     sign, pairs = "better = less toxic", "what an aligned language model writes against what the "
     pairs += "same model wrote before alignment"
-    if run and is_audit(run):
+    if run and aligned_elsewhere(run):
         # Nobody has said what this alignment was about.
         given = run.config["demonstrations"]["name"]
         sign, pairs = AUDITED.get(given, AUDITED["sampled"])
@@ -141,22 +144,24 @@ def _what(which: str, run: Run | None) -> str:
     )
 
 
-def is_audit(run: Run) -> bool:
+def aligned_elsewhere(run: Run) -> bool:
     """Whether somebody else has aligned what the reward was recovered from."""
     return bool(run.config.get("rlhf", {}).get("name") == "checkpoint")
 
 
-def _meaning(which: str, facts: Facts) -> str:
+def _meaning(which: str, facts: Facts, member: int | None) -> str:
     mean, std = facts.normalizer.mean, facts.normalizer.std
     identified = (
         " It is known up to a constant for each prompt and a positive scale: compare completions "
         "of one prompt first of all."
     )
+    unit, use = "Completions of the reference policy", "in which it drives RLHF"
+    if member is not None:
+        unit, use = "The training completions of both policies", "of its part in the ensemble"
     lines = [
         f"The one logit, as it stands: no sigmoid.{identified * (which == RECOVERED)}\n",
-        f"- *Unit.* Completions of the reference policy have mean {mean:.4g} and standard "
-        f"deviation {std:.4g}; `(score {-mean:+.4g}) / {std:.4g}` is the unit in which it drives "
-        "RLHF.",
+        f"- *Unit.* {unit} have mean {mean:.4g} and standard deviation {std:.4g}; "
+        f"`(score {-mean:+.4g}) / {std:.4g}` is the unit {use}.",
     ]
     if facts.threshold is not None:
         lines.append(
@@ -221,7 +226,7 @@ def _origin(facts: Facts, run: Run | None) -> Iterator[tuple[str, str]]:
     for key in ("dataset", "model", "ground_truth", "rlhf", "demonstrations", "solver"):
         if key in config and key not in facts.origin:
             value = config[key]
-            if key == "model" and is_audit(run) and config["rlhf"].get("path"):  # as it is
+            if key == "model" and aligned_elsewhere(run) and config["rlhf"].get("path"):  # as it is
                 value = {k: value[k] for k in ("name", "path", "revision") if k in value}
             yield key.replace("_", " "), _named(value)
     yield "seeds", ", ".join(f"{key} {value}" for key, value in run.manifest["seeds"].items())
@@ -267,8 +272,8 @@ def _sample(run: Run, member: int | None) -> str:
     said = f"{level:.0%} bootstrap intervals over prompts" if level else "Intervals over prompts"
     if member is not None:
         said += f". They are of the whole ensemble, of which this is member {member}"
-    if is_audit(run):
-        return f"Held-out pairs, one run. {said}."
+    if aligned_elsewhere(run):
+        return f"Held-out pairs, and of AUC and accuracy labelled texts; one run. {said}."
     return (
         f"Held-out comments and prompts, one run. {said}. Thresholds are of the calibration split."
     )

@@ -267,9 +267,14 @@ def test_the_card_of_a_run_without_a_ground_truth(reward: Path, tmp_path: Path) 
         export.export(folder, tmp_path / "out", "ground_truth")
 
 
-def test_members_of_an_ensemble(reward: Path, tmp_path: Path, irl_export: Callable) -> None:
-    member = NormalizedReward(load_reward(reward).raw, Normalizer(0.0, 1.0))
-    folder = save(tmp_path / "ensemble", EnsembleReward([member, member]))
+def test_members_of_an_ensemble(
+    reward: Path, tiny_folder: Path, tmp_path: Path, irl_export: Callable
+) -> None:
+    other = from_body(tiny_folder, torch.Generator().manual_seed(1), batch_size=8)
+    members = [
+        NormalizedReward(raw, Normalizer(0.0, 1.0)) for raw in (other, load_reward(reward).raw)
+    ]
+    folder = save(tmp_path / "ensemble", EnsembleReward(members))
     for number, source, there in (("2", folder, "members 0 to 1"), ("0", reward, "no members")):
         status, _, err = irl_export(source, "--member", number, "-o", tmp_path / "out")
         expected = f"irl-export: --member={number}: {source} has {there}; expected one of an ensem"

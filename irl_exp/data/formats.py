@@ -28,6 +28,7 @@ TABLES = (
     *(".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz"),
     ".parquet",
 )
+TEXTS = (".txt", ".txt.gz")
 # What is read line by line, also from a pipe.
 STREAMS = (".jsonl", ".csv", ".tsv", ".txt")
 
@@ -39,11 +40,15 @@ def records(path: Path, where: str, names: Sequence[str], lines: bool = False) -
         raise InputError(f"{where}: a folder; expected a file")
     if not path.is_file():
         raise InputError(f"{where}: no such file")
-    known = (*TABLES, ".txt") if lines else TABLES
-    suffix = next((s for s in known if path.name.lower().endswith(s)), None)
+    known = (*TABLES, *TEXTS) if lines else TABLES
+    suffix = _suffix(path, known)
     if suffix is None:
         raise InputError(f"{where}: unknown format; expected one of {', '.join(known)}")
     return _parquet_records(path, where, names) if suffix == ".parquet" else _opened(path, where)
+
+
+def _suffix(path: Path, known: Sequence[str]) -> str | None:
+    return next((suffix for suffix in known if path.name.lower().endswith(suffix)), None)
 
 
 def file_format(name: str) -> str:
@@ -55,9 +60,9 @@ def file_format(name: str) -> str:
 
 
 def file_identity(path: str | Path) -> str:
-    """A file by its content, and by its suffix, which says how to read it."""
+    """A file by its content, and by the format that its suffix says."""
     place = Path(path).expanduser()
-    return content_digest(place) + "".join(place.suffixes[-2:]).lower()
+    return content_digest(place) + (_suffix(place, (*TABLES, *TEXTS)) or "")
 
 
 def _opened(path: Path, where: str) -> Records:

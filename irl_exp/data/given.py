@@ -21,7 +21,7 @@ from irl_exp.data.sources import field, text_of
 # Where the last turn of a dialogue as in HH-RLHF begins (Bai et al. 2022, arXiv 2204.05862).
 TURN = "\n\nAssistant:"
 # How such a dialogue begins.
-ASKED = "\n\nHuman:"
+OPENINGS = ("\n\nHuman:", "\n\nSystem:")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_prompts(path: str | Path, column: str) -> list[str]:
         InputError: the file cannot be read, has none, or a row has no text there.
     """
     path = Path(path).expanduser().absolute()
-    if path.suffix.lower() == ".txt":
+    if path.name.lower().removesuffix(".gz").endswith(".txt"):
         column = "text"
     found = [
         _text(field(row, column, place), f"{place}: {column!r}", answered=True)
@@ -62,7 +62,7 @@ def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: st
     A side is a text, a list of k texts, or a list of messages ({role, content}). `prompt` None: the
     column "prompt" where there is one. Without it, and where sides are whole dialogues, the prompt
     is what all of them open with, up to and with the last "Assistant:" turn that they share; texts
-    that share no such turn have no prompt. A prompt with which both sides begin is not said twice.
+    that share no such turn have no prompt.
 
     Raises:
         InputError: the file cannot be read, or a row is no pair; the message names its place.
@@ -78,11 +78,10 @@ def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: st
             raise InputError(f"{place}: {counts}; expected as many of either")
         written = [text for texts in sides for text in texts]
         # Whole dialogues hold the prompt, whatever a column says of it besides.
-        column = prompt or ("prompt" if "prompt" in row else None)
-        if column and not all(text.startswith(ASKED) for text in written):
+        column = prompt or ("prompt" if isinstance(row.get("prompt"), str | list) else None)
+        if column and not all(text.startswith(OPENINGS) for text in written):
             opening = _text(field(row, column, place), f"{place}: {column!r}", answered=True)
-            said = opening if opening and all(text.startswith(opening) for text in written) else ""
-            sides = [[joined(opening, text[len(said) :]) for text in texts] for texts in sides]
+            sides = [[joined(opening, text) for text in texts] for texts in sides]
         else:
             opening = _shared(written)
             sides = [[text[len(opening) :] for text in texts] for texts in sides]

@@ -89,10 +89,7 @@ class NetworkPolicy:
             completion = draw(
                 self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
             )
-            written = decode(self.model, completion[0])
-            if self.model.chats:  # which begins an answer without the space that a text has there
-                written = [joined(*pair) for pair in zip(rows, written, strict=True)]
-            texts += written
+            texts += written(self.model, rows, completion[0])
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
                 kl.append(log_ratio(self.model, reference, prompt, completion).cpu())
@@ -258,7 +255,16 @@ def decode(model: LanguageModel, ids: Tensor | Sequence[Sequence[int]]) -> list[
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
-    return [text.removeprefix(language_model.ANCHOR) if model.anchor else text for text in texts]
+    return [text[len(language_model.ANCHOR) :] for text in texts] if model.anchor else texts
+
+
+def written(
+    model: LanguageModel, prompts: Sequence[str], ids: Tensor | Sequence[Sequence[int]]
+) -> list[str]:
+    """`decode`, so that prompt + completion is one text: a chat's answer gets the space that it
+    begins without."""
+    texts = decode(model, ids)
+    return [joined(*pair) for pair in zip(prompts, texts, strict=True)] if model.chats else texts
 
 
 @torch.no_grad()

@@ -28,11 +28,12 @@ from transformers import (
 
 from irl_exp import hub, processes
 from irl_exp.config import InputError, ScratchModel
+from irl_exp.identity import ADAPTER_FILE
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Stands for a prompt in a chat template, and in no text.
 GAP = "\ue000gap\ue000"
-# What a text is set behind to be read as one that goes on: no tokenizer joins it with a word.
+# What a text is set behind to be read as one that goes on.
 ANCHOR = "\n"
 # Rows of hidden states that pass the output layer at once: bounds the logits held in memory.
 HEAD_ROWS = 4096
@@ -68,12 +69,14 @@ class LanguageModel:
     @cached_property
     def anchor(self) -> list[int]:
         """The tokens of ANCHOR where its tokenizer takes and leaves out a space before a text, as
-        SentencePiece's does; else none, for what goes on from a text is read as it stands."""
+        Llama 2's does; else none, for what goes on from a text is read as it stands. None either
+        where it reads ANCHOR as a space."""
         before, row = (
             self.tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (ANCHOR, f"{ANCHOR} a")
         )
-        return before if self.tokenizer.decode(row[len(before) :]) != " a" else []
+        kept = row[: len(before)] == before and self.tokenizer.decode(row) == f"{ANCHOR} a"
+        return before if kept and self.tokenizer.decode(row[len(before) :]) != " a" else []
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
@@ -160,7 +163,7 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {expected}")
-    if (folder / hub.ADAPTER_FILE).is_file():
+    if (folder / ADAPTER_FILE).is_file():
         # The library would load an adapter on top of the weights, and save it without them.
         if auto is not AutoModelForCausalLM:
             merged = "the adapter merged in"
@@ -356,7 +359,7 @@ def _chat_rows(model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return [_special(model, _rendered(model, turn, answer=True)) for turn in turns]
     # A space before a word is part of its first token.
-    before, space = around[0].rstrip(" "), " " * around[0].endswith(" ")
+    before, space = around[0].removesuffix(" "), " " * around[0].endswith(" ")
     first, last = _special(model, before), _special(model, around[1], goes_on=True)
     # What a prompt says is text, also where it spells the end of a turn.
     said = token_ids(model, [space + prompt for prompt in prompts], goes_on=bool(before))
@@ -413,9 +416,11 @@ def completion_rows(
 
 
 def _answers_after_a_space(model: LanguageModel) -> bool:
-    """Whether a template has a space between the beginning of the model's turn and what it says."""
+    """Whether a template has a space between the beginning of the model's turn and what it says,
+    which the beginning does not end with."""
     turns = [{"role": "user", "content": GAP}, {"role": "assistant", "content": GAP}]
-    return _rendered(model, turns, answer=False).rpartition(GAP)[0].endswith(" ")
+    before = _rendered(model, turns, answer=False).rpartition(GAP)[0]
+    return before.endswith(" ") and not _rendered(model, turns[:1], answer=True).endswith(" ")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
@@ -439,14 +444,23 @@ def token_ids(model: LanguageModel, texts: Sequence[str], goes_on: bool = False)
 def _tokens(
     model: LanguageModel, texts: Sequence[str], goes_on: bool, split_special_tokens: bool
 ) -> list[list[int]]:
-    anchor = model.anchor if goes_on else []
-    encoded = model.tokenizer(
-        [ANCHOR + text for text in texts] if anchor else list(texts),
-        add_special_tokens=False,
-        split_special_tokens=split_special_tokens,
-        verbose=False,
-    )
-    return [row[len(anchor) :] for row in encoded["input_ids"]]
+    def read(texts: list[str]) -> list[list[int]]:
+        return model.tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            verbose=False,
+        )["input_ids"]
+
+    if not (goes_on and model.anchor):
+        return read(list(texts))
+    cut = len(model.anchor)
+    rows = read([ANCHOR + text for text in texts])
+    # One token for two line feeds is no anchor any more.
+    return [
+        row[cut:] if row[:cut] == model.anchor else read([text])[0]
+        for row, text in zip(rows, texts, strict=True)
+    ]
 
 
 @torch.no_grad()

@@ -166,7 +166,7 @@ class PPO(pl.LightningModule):
         )
         n = len(prompts)
         completion = (processes.gathered(written[0], n), processes.gathered(written[1], n))
-        texts = generation.decode(self.policy, completion[0])
+        texts = generation.written(self.policy, prompts, completion[0])
         scores = self.reward.score(processes.mine(prompts), processes.mine(texts)).to(self.device)
         log_probs, values = self.evaluate(own, written)
         with trainable.without_updates(self.reference.network):

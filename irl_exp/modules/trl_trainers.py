@@ -157,12 +157,12 @@ def _groups(
 
 
 def reward_func(policy: LanguageModel, reward: Scorer) -> Any:
-    """A reward as TRL's trainers call it, of what the tokens say: their texts may lack a space."""
+    """A reward as TRL's trainers call it, of what the tokens say: TRL's texts may lack a space."""
 
     def score(
         prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **rest: Any
     ) -> list[float]:
-        return reward.score(prompts, generation.decode(policy, completion_ids)).tolist()
+        return reward.score(prompts, generation.written(policy, prompts, completion_ids)).tolist()
 
     return score
 

@@ -74,21 +74,20 @@ def in_short(run: Run) -> list[str]:
     known = "On labelled texts that nothing learned from R̂ has AUC {recovery/auc}."
     lines = [
         run.fill(aligned) or run.fill(told),
-        rewarded(run, found=low > 0.5),
+        rewarded(run) if low > 0.5 else "",
         " ".join(filter(None, map(run.fill, (sure, seeds, known)))),
     ]
     return [line for line in lines if line]
 
 
-def rewarded(run: Run, found: bool) -> str:
-    """What R̂ goes by, in a sentence; `found`: whether it tells the models apart at all."""
+def rewarded(run: Run) -> str:
+    """What R̂ goes by, in a sentence."""
     table = tables.findings(run)
     if table is None:
         return ""
     said = [f"{what} ({r})" for what, r, _ in table.rows[:4] if r != MISSING]
     goes_by = ", ".join(said) or "goes by nothing that stands out"
-    opening = "**It seems to be rewarded for this:**" if found else "Of no meaning, then:"
-    return f"{opening} R̂ {goes_by} (correlations within prompts)."
+    return f"**It seems to be rewarded for this:** R̂ {goes_by} (correlations within prompts)."
 
 
 # --- 1. is it aligned at all ----------------------------------------------------------------------

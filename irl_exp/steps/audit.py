@@ -112,8 +112,10 @@ def audit(
 def _warn(bench: Bench, numbers: Mapping[str, Value]) -> None:
     """Say whether there is anything to recover."""
     share = numbers["audit/preference_accuracy"]
-    low, high = (numbers.get(f"audit/preference_accuracy_{end}", share) for end in ("low", "high"))
-    if float(high) < 0.5:
+    low, high = (numbers.get(f"audit/preference_accuracy_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        bench.tracker.warn("too few prompts are held out to say whether the two models differ")
+    elif float(high) < 0.5:
         bench.tracker.warn(
             f"R̂ prefers what the reference wrote in most held-out pairs ({float(share):.2f} the "
             "other way): what it learned is turned around there; look for texts that stand on "
@@ -186,7 +188,7 @@ def _held_out(bench: Bench, comments: Comments) -> HeldOut | None:
 
 
 class _Audit:
-    """Reads the held-out completions once by each reward, and measures. Columns are [n, 2k]."""
+    """Scores the held-out completions under each reward, and measures. Columns are [n, 2k]."""
 
     def __init__(
         self,
@@ -206,7 +208,8 @@ class _Audit:
         self.threshold = Facts.load(truth.path).threshold if truth else None
         self.ours = self.pool_scores(recovered)
         self.true = self.pool_scores(truth) if truth else None
-        self.columns = self.describe(self.pool.pool(), self.ours.shape)
+        self.validated = self.score(self.recovered, self.validation)
+        self.columns = self.describe(self.pool.pool(), self.ours.shape, self.true)
 
     def load(self, reward: Artifact) -> NormalizedReward:
         if reward.fingerprint not in self.loaded:
@@ -223,15 +226,20 @@ class _Audit:
     def score(self, reward: NormalizedReward, pool: Demonstrations) -> Floats:
         return reward.score(*pool.pool()).numpy().astype(np.float64).reshape(len(pool), -1)
 
-    def describe(self, texts: Texts, shape: tuple[int, ...]) -> dict[str, Floats]:
-        """What can be said of any completion: words, repetition, likelihood, and R* if known."""
+    def describe(
+        self, texts: Texts, shape: tuple[int, ...], true: Floats | None = None
+    ) -> dict[str, Floats]:
+        """What can be said of any completion: words, repetition, likelihood, and R* if known (as
+        `true`, where that has been scored)."""
         size, limit = self.bench.config.trainer.score_batch_size, self.limit
         columns = {
             "length": np.array([len(text.split()) for text in texts[1]], dtype=np.float64),
             "repetition": shortcuts.repetition(texts[1]),
             "likelihood": likelihood(self.reader, *texts, limit, size).numpy().astype(np.float64),
         }
-        if self.truth:
+        if true is not None:
+            columns["reward"] = true
+        elif self.truth:
             columns["reward"] = self.truth.score(*texts).numpy().astype(np.float64)
         return {name: values.reshape(shape) for name, values in columns.items()}
 
@@ -303,7 +311,7 @@ class _Audit:
                 numbers |= self.preference(f"control/{name}", self.pool_scores(control))
         if self.true is not None:
             numbers |= self.preference("ground_truth", self.true)
-        held_out = changes.preferred(self.score(self.recovered, self.validation))
+        held_out = changes.preferred(self.validated)
         numbers["validation/preference_accuracy"] = agreement.pooled_share(*held_out)
         return numbers
 
@@ -313,7 +321,7 @@ class _Audit:
 
     def calibration(self) -> dict[str, Value]:
         """Whether R̂'s odds come true: P(aligned preferred) = sigmoid(a d), a by validation."""
-        slope = changes.fit_slope(changes.matched(self.score(self.recovered, self.validation)))
+        slope = changes.fit_slope(changes.matched(self.validated))
         differences = changes.matched(self.ours)
         odds, told = slope * differences, differences[differences != 0]  # a tie prefers none
         stated, came = 1 / (1 + np.exp(-slope * np.abs(told))), (told > 0).astype(np.float64)

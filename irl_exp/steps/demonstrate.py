@@ -155,8 +155,8 @@ def read(bench: Bench) -> Artifact:
         if min(counts.values()) < FEWEST:
             fallen = ", ".join(f"{n} to {split}" for split, n in counts.items())
             raise InputError(
-                f"{config.path} has {len(rows)} pairs of {len(set(keys))} different prompts, which "
-                f"split as a whole: {fallen}; expected at least {FEWEST} each"
+                f"{config.path} has {len(rows)} pairs, which split by {len(set(keys))} different "
+                f"prompts (or texts, without one): {fallen}; expected at least {FEWEST} each"
             )
         Demonstrations(
             [found.prompts[row] for row in rows],
@@ -184,10 +184,10 @@ def read(bench: Bench) -> Artifact:
     total, shares = sum(counts.values()), asdict(config.shares)
     if any(abs(n / total - shares[split]) > FAR for split, n in counts.items()):
         fallen = ", ".join(f"{n} to {split}" for split, n in counts.items())
-        bench.tracker.warn(
-            f"pairs of one prompt stay together, and {numbers['pairs/prompts']:.0f} different ones "
-            f"split unevenly: {fallen}; intervals are wide, and one prompt weighs much"
-        )
+        why = "they are few"
+        if (different := int(numbers["pairs/prompts"])) < total:
+            why = f"those of one prompt stay together, and {different} are different"
+        bench.tracker.warn(f"{total} pairs split unevenly, for {why}: {fallen}")
     return artifact
 
 

@@ -77,19 +77,19 @@ def test_messages_with_and_without_a_column_for_the_prompt(tmp_path: Path) -> No
 
 
 def test_a_column_named_prompt_is_read_unasked(tmp_path: Path) -> None:
-    """Pairs of one prompt must not be torn apart, and no text says its prompt twice."""
+    """Pairs of one prompt must not be torn apart; what is no text is no prompt."""
     rows = [
         {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
-        {"prompt": "Why?", "chosen": "Why? Because.", "rejected": "Why? Go."},
-        {"prompt": "Go on", "chosen": "Go on, then", "rejected": "go"},
+        {"prompt": "Why?", "chosen": "Because.", "rejected": "Why not?"},
+        {"prompt": None, "chosen": "Go on, then", "rejected": "go"},
     ]
     path = write(tmp_path / "pairs.jsonl", *rows)
     pd.DataFrame(rows).to_parquet(tmp_path / "pairs.parquet")
     for place in (path, tmp_path / "pairs.parquet"):
         found = given.read_pairs(place, None, "chosen", "rejected")
-        assert found.prompts == ["Why?", "Why?", "Go on"]
-        assert found.aligned == [[" So."], [" Because."], [" Go on, then"]]
-        assert found.reference == [[" No."], [" Go."], [" go"]]
+        assert found.prompts == ["Why?", "Why?", ""]
+        assert found.aligned == [[" So."], [" Because."], ["Go on, then"]]
+        assert found.reference == [[" No."], [" Why not?"], ["go"]]
 
 
 def test_whole_dialogues_hold_the_prompt_that_stands_beside_them(tmp_path: Path) -> None:

@@ -453,6 +453,11 @@ def test_a_chat_template_surrounds_what_is_only_text(tiny: LanguageModel, tmp_pa
 @pytest.fixture(scope="module")
 def llama() -> LanguageModel:
     """As Llama 2: a token at the beginning, and a space before the first word that no text has."""
+    return like_llama()
+
+
+def like_llama(*, breaks: bool = True) -> LanguageModel:
+    """`breaks=False`: line breaks are spaces to the tokenizer, as to T5's."""
     known = ["<unk>", "<s>", "</s>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256))]
     letters, words = [*"▁acehmnost"], [("▁", "t"), ("h", "e"), ("▁t", "he"), ("a", "t")]
     merges = [*words, ("▁", "c"), ("▁c", "at"), ("▁", "s"), ("▁s", "at"), ("▁", "a"), ("▁", "o")]
@@ -461,6 +466,8 @@ def llama() -> LanguageModel:
     bpe = Tokenizer(models.BPE(places, merges, byte_fallback=True, unk_token="<unk>"))
     bpe.add_special_tokens(known[:4])
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    if not breaks:
+        bpe.normalizer = normalizers.Sequence([normalizers.Replace("\n", " "), bpe.normalizer])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     bpe.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -506,6 +513,19 @@ def test_a_completion_goes_on_where_its_prompt_ends(llama: LanguageModel, comple
         assert [*before, *after] == llama.tokenizer(prompt + completion)["input_ids"]
 
 
+def test_no_token_is_lost_where_line_breaks_are_spaces() -> None:
+    model = like_llama(breaks=False)
+    assert model.anchor == []
+    rows = language_model.completion_rows(model, [" sat on a mat", "cat"], 30, closed=False)
+    assert generation.decode(model, rows) == [" sat on a mat", "cat"]
+
+
+def test_half_a_character_is_read_as_one(llama: LanguageModel) -> None:
+    """At the end of a length, an emoji may be cut; the text before is not touched by that."""
+    half = llama.tokenizer.convert_tokens_to_ids("<0xE2>")
+    assert generation.decode(llama, [[half], []]) == ["\N{REPLACEMENT CHARACTER}", ""]
+
+
 def test_the_likelihood_is_that_of_the_text_as_its_tokenizer_reads_it(llama: LanguageModel) -> None:
     ids = torch.tensor([llama.tokenizer("the cat sat on a mat")["input_ids"]])
     first = len(llama.tokenizer("the cat")["input_ids"])
@@ -521,6 +541,21 @@ LLAMA_CHAT = (
     "[INST] {{ turn.content }} [/INST]{% else %} {{ turn.content }} {{ eos_token }}{% endif %}"
     "{% endfor %}"
 )
+
+
+def test_a_space_that_begins_the_turn_is_there_once(llama: LanguageModel, tmp_path: Path) -> None:
+    llama.save(tmp_path)
+    model = language_model.load(tmp_path)
+    model.tokenizer.chat_template = (
+        "{% for turn in messages %}{{ turn.role }}: {{ turn.content }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "cat"}]
+    whole = model.tokenizer.apply_chat_template(turns, tokenize=False)
+    rows = language_model.prompt_rows(model, ["a"], 4)
+    rows += language_model.completion_rows(model, [" cat"], 30, closed=False)
+    assert model.tokenizer.decode([*rows[0], *rows[1]]) == whole.rstrip(" ")
+    assert generation.written(model, ["a"], rows[1:]) == [" cat"]
 
 
 def test_a_chat_in_such_a_tokenizer_is_read_as_it_is_rendered(
