@@ -139,8 +139,7 @@ TABLE = {
         "pickle: expected a causal language model with its tokenizer: its pickled weights are "
         "damaged or hold more than tensors, and are not loaded"
     ),
-    MODEL
-    + "classifier": "classifier: expected a causal language model with its tokenizer: it lacks ",
+    MODEL + "classifier": "classifier: a RobertaForSequenceClassification; expected a causal lang",
     MODEL + "not-finite": "not-finite: its logits are not finite; expected sound weights",
     MODEL + "model dataset.max_new_tokens=96": (
         "dataset.max_new_tokens=96 leaves no room for a prompt in a context of 96"
