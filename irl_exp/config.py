@@ -19,6 +19,10 @@ class ForeignError(Exception):
 # --- model ------------------------------------------------------------------------------------
 
 
+# A model's folder with this file is an adapter of another.
+ADAPTER_FILE = "adapter_config.json"
+
+
 @dataclass
 class ModelConfig:
     """A causal language model, and how it is trained on the comments to become the reference."""

@@ -23,8 +23,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from irl_exp.config import InputError
-from irl_exp.identity import ADAPTER_FILE
+from irl_exp.config import ADAPTER_FILE, InputError
 from irl_exp.store import content_digest
 
 Kind = Literal["model", "dataset"]

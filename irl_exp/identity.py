@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from irl_exp.config import SCHEMAS, InputError
+from irl_exp.config import ADAPTER_FILE, SCHEMAS, InputError
 from irl_exp.store import content_digest
 from irl_exp.tracking import read_status
 
@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 
 # What does not decide a run's results, and so is no part of its identity.
 NOT_IDENTITY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")
-
-# A model that is an adapter of another has this in the place of config.json.
-ADAPTER_FILE = "adapter_config.json"
 
 # Environment variable with the keys that a sweep varies: its jobs may run in other processes.
 SWEPT = "IRL_EXP_SWEPT"

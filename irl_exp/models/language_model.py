@@ -27,8 +27,7 @@ from transformers import (
 )
 
 from irl_exp import hub, processes
-from irl_exp.config import InputError, ScratchModel
-from irl_exp.identity import ADAPTER_FILE
+from irl_exp.config import ADAPTER_FILE, InputError, ScratchModel
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 # Stands for a prompt in a chat template, and in no text.
