@@ -18,7 +18,6 @@ class ForeignError(Exception):
 
 # --- model ------------------------------------------------------------------------------------
 
-
 # A model's folder with this file is an adapter of another.
 ADAPTER_FILE = "adapter_config.json"
 

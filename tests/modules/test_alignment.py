@@ -223,6 +223,17 @@ def test_a_training_goes_on_with_the_beta_that_its_log_led_to() -> None:
     assert worker.beta == pytest.approx(0.52)
 
 
+def test_trl_hands_over_tokens_and_gets_a_list_of_floats(world: Any) -> None:
+    """What a completion says is read from its tokens: TRL's text of it is not looked at."""
+    prompts, completions = world.all_pairs()
+    rows = language_model.completion_rows(world.aligned, completions, 2)
+    function = trl_trainers.reward_func(world.aligned, Judge(world))
+    texts = ["not this"] * len(prompts)
+    found = function(prompts=prompts, completions=texts, completion_ids=rows, trainer_state=None)
+    assert found == Judge(world).score(prompts, completions).tolist()
+    assert {type(value) for value in found} == {float} and len(set(found)) > 1
+
+
 def test_pairs_are_preferred_with_the_odds_of_the_reward(world: Any) -> None:
     """Of each two completions, shares over many draws against sigmoid(R - R')."""
     reference = NetworkPolicy(world.reference, 2, 10_000)
