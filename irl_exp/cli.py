@@ -420,8 +420,9 @@ def reset_process_state(config: Config) -> None:
     from pytorch_lightning import seed_everything
     from transformers.utils import logging as transformers_logging
 
-    from irl_exp import processes
+    from irl_exp import memory, processes
 
+    memory.keep_freed()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):

@@ -191,8 +191,10 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
     import torch
     from transformers.utils import logging
 
+    from irl_exp import memory
     from irl_exp.models import saved_rewards
 
+    memory.keep_freed()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

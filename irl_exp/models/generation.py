@@ -4,19 +4,18 @@ T = 1, no top-k, no top-p, no minimum length: the distribution that completions 
 the one whose log-probabilities are taken, so that KL(pi, pi_ref) is what its name says.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from irl_exp import processes
 from irl_exp.data.given import joined
-from irl_exp.models import language_model
+from irl_exp.models import decoding, language_model
 from irl_exp.models.language_model import LanguageModel
 
 # The share of rows still writing below which those that have ended leave the batch.
@@ -85,10 +84,11 @@ class NetworkPolicy:
             prompt = _to(
                 language_model.encode_prompts(self.model, rows, self.max_new_tokens), self.device
             )
-            draw = sample_tokens if _shares_caches(self.model) else sample_by_library
+            caches = decoding.keeps_caches(self.model.network)
+            draw = sample_tokens if caches else sample_by_library
             completion = draw(
                 self.model, prompt, self.max_new_tokens, generator, greedy=self.greedy
-            )
+            )[:2]
             texts += written(self.model, rows, completion[0])
             lengths.append(completion[1].sum(-1).cpu())
             if reference is not None:
@@ -107,6 +107,20 @@ class NetworkPolicy:
         return next(self.model.network.parameters()).device
 
 
+class Drawn(NamedTuple):
+    """n completions of at most T tokens, right-padded; an end of sequence is part of its own.
+
+    ids and mask: int64 [n, T]. log_probs: float32 [n, T], of each token as it was drawn, in nats.
+    states: float32 [n, T, d], the hidden state from which each was drawn, if they were asked for.
+    Both are 0 at padding.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    states: Tensor | None
+
+
 @torch.no_grad()
 def sample_tokens(
     model: LanguageModel,
@@ -115,39 +129,35 @@ def sample_tokens(
     generator: torch.Generator,
     greedy: bool = False,
     shared: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """One completion of each left-padded prompt row.
+    with_states: bool = False,
+) -> Drawn:
+    """One completion of each left-padded prompt row, of max_new_tokens tokens at most.
 
-    Returns ids and mask, int64 [n, T], T <= max_new_tokens, right-padded; a completion's own
-    end-of-sequence token is part of it. Draws by inverse CDF, which needs one uniform per token.
-    `shared`: the rows are this process's of a batch that all write together (processes.mine).
+    Draws by inverse CDF, which needs one uniform per token. `shared`: the rows are this process's
+    of a batch that all write together (processes.mine).
     """
-    network, tokenizer = model.network, model.tokenizer
     step, mask = prompt
     ended = torch.tensor(language_model.ends(model), device=step.device)
-    places = language_model.positions(mask)
-    cache = DynamicCache(config=network.config)
-    shape = (len(step), max_new_tokens)
-    ids = torch.full(shape, tokenizer.pad_token_id, device=step.device)
+    reader = decoding.reader(model.network, mask, max_new_tokens)
+    pad, shape = model.tokenizer.pad_token_id, (len(step), max_new_tokens)
+    ids = torch.full(shape, pad, device=step.device)
     written = torch.zeros(shape, dtype=torch.long, device=step.device)
+    log_probs, states = torch.zeros(shape, device=step.device), None
     rows = torch.arange(len(step), device=step.device)  # which completion each row writes
     alive = torch.ones_like(rows, dtype=torch.bool)
     draws = _Draws(len(step), generator, shared)
     for t in range(max_new_tokens):
-        logits = network(
-            input_ids=step,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        token = logits.argmax(-1) if greedy else _draw(logits, draws.uniforms(rows))
-        token = torch.where(alive, token, tokenizer.pad_token_id)
+        logits, state = reader.read(step)
+        probs = logits.float().softmax(-1)
+        token = probs.argmax(-1) if greedy else _draw(probs, draws.uniforms(rows))
+        drawn = probs.gather(1, token.unsqueeze(1)).squeeze(1).log()
+        token = torch.where(alive, token, pad)
         ids[rows, t] = token
         written[rows, t] = alive.long()
-        mask = torch.cat([mask, alive.long().unsqueeze(1)], dim=1)
-        places = places[:, -1:] + 1
+        log_probs[rows, t] = drawn * alive
+        if with_states and state is not None:
+            states = log_probs.new_zeros(*shape, state.shape[1]) if states is None else states
+            states[rows, t] = state.float() * alive.unsqueeze(1)
         alive = alive & ~torch.isin(token, ended)
         going_on = draws.going_on(rows[alive])
         if not going_on.any():
@@ -156,17 +166,12 @@ def sample_tokens(
         if going_on.float().mean() < COMPACT_BELOW:
             draws.wanted = draws.wanted[going_on]
             if alive.any():  # else only other processes are still writing
-                cache.batch_select_indices(alive.nonzero().squeeze(1))
-                token, mask, places, rows = token[alive], mask[alive], places[alive], rows[alive]
-                alive = alive[alive]
+                reader.keep(alive.nonzero().squeeze(1))
+                token, rows, alive = token[alive], rows[alive], alive[alive]
         step = token.unsqueeze(1)
-    return ids[:, : t + 1], written[:, : t + 1]
-
-
-def _shares_caches(model: LanguageModel) -> bool:
-    """Whether rows that have ended can be left behind: keys and values are kept, and positions."""
-    known = inspect.signature(model.network.forward).parameters
-    return {"position_ids", "past_key_values", "logits_to_keep"} <= known.keys()
+    end = t + 1
+    states = None if states is None else states[:, :end]
+    return Drawn(ids[:, :end], written[:, :end], log_probs[:, :end], states)
 
 
 @torch.no_grad()
@@ -236,9 +241,9 @@ class _Draws:
         return alive[self.wanted] > 0
 
 
-def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
+def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     """One token of each row [n, V] by inverse CDF: torch.multinomial is slow over a vocabulary."""
-    cdf = logits.float().softmax(-1).cumsum(-1)
+    cdf = probs.cumsum(-1)
     # Scale by the total (1 up to rounding) so that no draw can fall behind the last token.
     return (
         torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)

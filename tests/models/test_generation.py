@@ -38,7 +38,7 @@ def test_tokens_are_drawn_from_the_softmax_with_and_without_the_cache(tiny: Lang
     """The first token reads the prompt, the second one the cache: 20,000 draws of both."""
     ids, mask = language_model.encode_prompts(tiny, ["Your last bridge edit:", "You"], 2)
     rows = (ids[1:].repeat(20_000, 1), mask[1:].repeat(20_000, 1))  # left-padded
-    tokens, _ = sample_tokens(tiny, rows, 2, seeded())
+    tokens = sample_tokens(tiny, rows, 2, seeded()).ids
     prompt = ids[1][mask[1].bool()].tolist()
 
     def softmax(row: list[int]) -> Tensor:
@@ -67,7 +67,7 @@ def test_completions_have_the_probabilities_of_enumeration(world: Any) -> None:
 def test_the_end_of_sequence_ends_a_completion(world: Any) -> None:
     eos, pad = 0, 1
     ids, mask = language_model.encode_prompts(world.reference, world.prompts * 200, 4)
-    tokens, real = sample_tokens(world.reference, (ids, mask), 4, seeded())
+    tokens, real = sample_tokens(world.reference, (ids, mask), 4, seeded())[:2]
     assert tokens.shape == real.shape == (600, 4)
     ends = set()
     for row, written in zip(tokens.tolist(), real.tolist(), strict=True):
@@ -186,3 +186,16 @@ def test_the_expert_that_rlhf_aims_at_has_optimality_one(world: Any) -> None:
     found = optimality(rewards, aligned.kl, free, world.beta)
     assert found == pytest.approx(1, abs=0.02)
     assert optimality(free, torch.zeros(3), free, world.beta) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_is_drawn_comes_with_its_likelihood_and_its_state(tiny: LanguageModel) -> None:
+    prompt = language_model.encode_prompts(tiny, PROMPTS * 8, 12)
+    drawn = sample_tokens(tiny, prompt, 12, seeded(), with_states=True)
+    written = (drawn.ids, drawn.mask)
+    assert drawn.states is not None and drawn.mask.sum(-1).unique().numel() > 1
+    with torch.no_grad():
+        expected = language_model.completion_log_probs(tiny.network, prompt, written)
+        states = language_model.completion_states(tiny.network, prompt, written)
+    assert torch.allclose(drawn.log_probs, expected, atol=1e-5)
+    assert torch.allclose(drawn.states[drawn.mask.bool()], states, atol=1e-5)
+    assert (drawn.states[~drawn.mask.bool()] == 0).all()

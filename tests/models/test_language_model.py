@@ -643,7 +643,7 @@ def test_log_probs_of_pythia_are_those_of_the_full_logits(
 def test_tokens_that_pythia_has_no_words_for_are_no_words(pythia: LanguageModel) -> None:
     """Its output layer has more rows than its vocabulary, and all can be drawn."""
     prompt = language_model.encode_prompts(pythia, PROMPTS * 8, room=12)
-    ids, written = sample_tokens(pythia, prompt, 12, torch.Generator().manual_seed(0))
+    ids, written = sample_tokens(pythia, prompt, 12, torch.Generator().manual_seed(0))[:2]
     beyond = (ids >= len(pythia.tokenizer)) & written.bool()
     assert 0.05 < beyond.sum() / written.sum() < 0.5
     known = [[token for token in row if token < len(pythia.tokenizer)] for row in ids.tolist()]
