@@ -6,6 +6,9 @@ and copies all keys and values at each token, which costs a small network more t
 """
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -81,7 +84,8 @@ class NeoXReader:
     """GPT-NeoX's pass (Black et al. 2022, arXiv 2204.06745) over one or more new tokens.
 
     Keys and values [layers, 2, n, heads, places, d] are written where they stay; rotations and
-    what padding hides are known for all places before the first token.
+    what padding hides are known for all places before the first token. On a GPU, where it takes
+    longer to start the many small kernels of a token than to run them, they start as one.
     """
 
     @staticmethod
@@ -102,18 +106,28 @@ class NeoXReader:
         self.fewest = -(-FEWEST_PRODUCTS * self.heads // config.hidden_size)
         self.known = 0
         self.cache: Tensor | None = None
+        self.replay: _Replay | None = None
         ahead = max(room, self.fewest - mask.shape[1])
         mask = torch.cat([mask, mask.new_ones(len(mask), ahead)], dim=1)
         self.hidden = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, LEAST)
         self.turns = self.body.rotary_emb(self.hidden, language_model.positions(mask))
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        new = slice(self.known, self.known + ids.shape[1])
-        self.known = new.stop
-        seen = max(self.known, self.fewest)
+        start, self.known = self.known, self.known + ids.shape[1]
+        if start and ids.is_cuda:
+            self.replay = self.replay or _Replay(self._pass, ids, self.hidden.shape[1])
+            return self.replay(ids, start)
+        at = torch.arange(start, self.known, device=ids.device)
+        return self._pass(ids, at, slice(start, self.known), max(self.known, self.fewest))
+
+    def _pass(
+        self, ids: Tensor, at: Tensor, new: Tensor | slice, seen: int
+    ) -> tuple[Tensor, Tensor]:
+        """Over tokens [n, L] at the places `at` [L], which are `new` as an index, too; of all
+        places the first `seen` are looked at."""
         turns = [turn[:, new, None, None] for turn in self.turns]
-        ahead = torch.full((ids.shape[1], seen), LEAST, device=ids.device).triu(1 + new.start)
-        hidden = self.hidden[:, None, None, :seen].minimum(ahead)
+        ahead = torch.arange(seen, device=ids.device) > at.unsqueeze(1)
+        hidden = self.hidden[:, None, None, :seen].masked_fill(ahead, LEAST)
         x = self.body.embed_in(ids)
         for i, block in enumerate(self.body.layers):
             mixed = block.attention.query_key_value(block.input_layernorm(x))
@@ -127,7 +141,12 @@ class NeoXReader:
         return self.head(state), state
 
     def _attend(
-        self, layer: int, mixed: Tensor, new: slice, turns: list[Tensor], hidden: Tensor
+        self,
+        layer: int,
+        mixed: Tensor,
+        new: Tensor | slice,
+        turns: list[Tensor],
+        hidden: Tensor,
     ) -> Tensor:
         """What the new places [n, L, width] attend to, of their queries, keys and values, which
         stand side by side for each head: mixed [n, L, heads * 3 * d]."""
@@ -156,3 +175,38 @@ class NeoXReader:
         kept[..., : self.known, :] = self.cache[..., : self.known, :].index_select(2, rows)
         self.cache, self.hidden = kept, self.hidden[rows]
         self.turns = tuple(turn[rows] for turn in self.turns)
+        self.replay = None
+
+
+class _Replay:
+    """The pass over one token as a CUDA graph: recorded once, then started as a whole."""
+
+    def __init__(self, one: Callable[..., Any], ids: Tensor, places: int) -> None:
+        self.ids, self.at = ids.clone(), torch.zeros(1, dtype=torch.long, device=ids.device)
+        self.one = partial(one, self.ids, self.at, self.at, places)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, ids: Tensor, at: int) -> tuple[Tensor, Tensor]:
+        """What is given is overwritten by the next call."""
+        self.ids.copy_(ids)
+        self.at.fill_(at)
+        if self.graph is None:
+            with _as_it_comes():
+                self.one()  # kernels are loaded where nothing is recorded
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph):
+                    self.found = self.one()
+        self.graph.replay()
+        return self.found
+
+
+@contextmanager
+def _as_it_comes() -> Iterator[None]:
+    """Each place is written once: that needs no sorting of places to be deterministic."""
+    asked = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warns)

@@ -162,8 +162,8 @@ def sample_tokens(
         going_on = draws.going_on(rows[alive])
         if not going_on.any():
             break
-        # Rows that have ended cost as much as the others: leave them behind when they are many.
-        if going_on.float().mean() < COMPACT_BELOW:
+        # Rows that have ended cost a CPU as much as others: leave them behind when they are many.
+        if step.device.type == "cpu" and going_on.float().mean() < COMPACT_BELOW:
             draws.wanted = draws.wanted[going_on]
             if alive.any():  # else only other processes are still writing
                 reader.keep(alive.nonzero().squeeze(1))

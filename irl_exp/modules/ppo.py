@@ -5,7 +5,8 @@ and, as in Ziegler et al. 2019 (arXiv 1909.08593), a penalty beta * log pi/pi_re
 Names of logged values are TRL's where TRL had them, so that curves can be laid over each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,19 @@ class Rollout:
         return (self.log_probs - self.reference_log_probs).sum(-1)
 
 
+@contextmanager
+def casting_once() -> Iterator[None]:
+    """Where weights are cast to fewer bits for each product (mixed precision), each is cast once
+    here: nothing changes them inside."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+        torch.clear_autocast_cache()
+
+
 class PPO(pl.LightningModule):
     """One training step is one PPO iteration: sample, score, then `epochs` passes over minibatches.
 
@@ -158,6 +172,7 @@ class PPO(pl.LightningModule):
         return order.split(self.config.minibatch_size)
 
     @torch.no_grad()
+    @casting_once()
     def rollout(self, prompts: list[str]) -> Rollout:
         encoded = language_model.encode_prompts(self.policy, prompts, self.max_new_tokens)
         prompt = (encoded[0].to(self.device), encoded[1].to(self.device))

@@ -10,6 +10,7 @@ from irl_exp.models import decoding, language_model, trainable
 from irl_exp.models.decoding import LibraryReader, NeoXReader
 
 VOCABULARY, PROMPT, ROOM = 40, 5, 30
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def network(**changes: Any) -> PreTrainedModel:
@@ -43,17 +44,20 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", [NeoXReader, LibraryReader])
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_reading_on_is_reading_all(kind: type, shape: str) -> None:
-    model, (ids, mask) = network(**SHAPES[shape]), prompts()
+def test_reading_on_is_reading_all(kind: type, shape: str, device: str) -> None:
+    model = network(**SHAPES[shape]).to(device)  # type: ignore[arg-type]
+    ids, mask = (x.to(device) for x in prompts())
     new = torch.randint(VOCABULARY, (4, ROOM), generator=torch.Generator().manual_seed(2))
+    new = new.to(device)
     found = kind(model, mask, ROOM)
     for t in range(ROOM):
         logits, state = found.read(ids if t == 0 else new[:, t - 1 : t])
         if t == 7:  # some rows have ended
-            rows = torch.tensor([0, 2, 3])
+            rows = torch.tensor([0, 2, 3], device=device)
             found.keep(rows)
             ids, mask, new = ids[rows], mask[rows], new[rows]
             logits, state = logits[rows], state[rows]

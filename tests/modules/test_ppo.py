@@ -20,6 +20,7 @@ from irl_exp.modules.ppo import (
     RunningMoments,
     adapted,
     align,
+    casting_once,
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
@@ -509,3 +510,14 @@ def test_a_reward_that_is_not_a_number_raises(
     ppo = make(tiny_folder, CONFIG, Broken())
     with pytest.raises(FloatingPointError, match="PPO iteration 0"):
         run(ppo, trainer, tmp_path)
+
+
+def test_within_a_rollout_weights_are_cast_once_and_after_it_anew() -> None:
+    weight, x = torch.nn.Parameter(torch.ones(1, 4)), torch.ones(1, 4)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), torch.no_grad():
+        with casting_once():
+            assert torch.nn.functional.linear(x, weight).item() == 4
+            weight.fill_(2)
+            assert torch.nn.functional.linear(x, weight).item() == 4
+        assert torch.nn.functional.linear(x, weight).item() == 8
+        assert not torch.is_autocast_cache_enabled()
