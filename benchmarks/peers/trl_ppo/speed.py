@@ -1,4 +1,4 @@
-"""TRL's PPOTrainer as an arm of benchmarks/ppo.py, which starts this file where TRL is installed.
+"""TRL's PPOTrainer as an arm of benchmarks/parts/ppo.py, which runs this where TRL is installed.
 
 Three ways to use it. `trl`: all that its configuration does not have to be told. `trl-tuned`: all
 that was found to make it faster and leaves what it computes as it is. `trl-shared`: the same, and
@@ -9,12 +9,13 @@ import argparse
 import gc
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import trl
 from datasets import Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,8 +25,9 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from benchmarks import ppo
-from benchmarks.ppo import Clock, Enough, Workload
+from benchmarks.measure import counted
+from benchmarks.parts import ppo
+from benchmarks.parts.ppo import Clock, Enough, Workload
 
 
 class Ticking(TrainerCallback):
@@ -111,14 +113,12 @@ def tune() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An arm of benchmarks/ppo.py.")
+    parser = argparse.ArgumentParser(description="An arm of benchmarks/parts/ppo.py.")
     parser.add_argument("arm", choices=ppo.PEERS)
     parser.add_argument("workload", choices=ppo.ALL)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--count", action="store_true")
-    for known in ("--threads", "--trl"):  # benchmarks/ppo.py has seen to them
-        parser.add_argument(known)
     given = parser.parse_args()
     clock = Clock(given.device == "cuda")
     with tempfile.TemporaryDirectory() as place:
@@ -126,23 +126,26 @@ def main() -> None:
         if given.arm != "trl":
             tune()
         if given.count:
-            with FlopCounterMode(display=False) as counter:
-                training.train()
-            print(json.dumps({"operations": int(counter.get_total_flops())}))
+            print(json.dumps({"flops": counted(training.train)}))
             return
-        try:
+        with suppress(Enough):
             training.train()
-        except Enough:
-            pass
-    early = [line["val/num_eos_tokens"] for line in training.state.log_history]
-    print(json.dumps(ppo.found(given, clock, ended_early=sum(early), optimizer=described(training))))
+    print(json.dumps(clock.found(ppo.ALL[given.workload], **described(training))))
 
 
-def described(training: PPOTrainer) -> str:
-    """The optimizer, and whether its kernel is the fused one."""
-    inner = getattr(training.optimizer, "optimizer", training.optimizer)
-    fused = inner.param_groups[0].get("fused")
-    return f"{type(inner).__name__}{', fused' if fused else ''}"
+def described(training: PPOTrainer) -> dict[str, Any]:
+    """What it was trained with, and how often a completion ended by itself."""
+    optimizer = getattr(training.optimizer, "optimizer", training.optimizer)
+    fused = ", fused" if optimizer.param_groups[0].get("fused") else ""
+    return {
+        "trl": trl.__version__,
+        "precision": f"{training.accelerator.mixed_precision}-mixed"
+        if training.accelerator.mixed_precision != "no"
+        else "32-true",
+        "attention": training.policy_model.config._attn_implementation,
+        "optimizer": f"{type(optimizer).__name__}{fused}",
+        "ended_early": sum(line["val/num_eos_tokens"] for line in training.state.log_history),
+    }
 
 
 if __name__ == "__main__":

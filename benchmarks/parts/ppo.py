@@ -1,33 +1,48 @@
-"""One PPO training, as an arm of a comparison: ours, or that of TRL's PPOTrainer.
+"""PPO: ours beside TRL's PPOTrainer, as a user gets it and as tuned as we could make it.
 
-    python -m benchmarks.ppo write WORKLOAD FOLDER
-    python -m benchmarks.ppo ARM WORKLOAD FOLDER [--device cuda] [--threads N] [--count]
-                             [--trl PYTHON]
+From the same weights, with the same prompts, lengths, passes and loss coefficients, and an R* of
+the policy's architecture. TRL has it in its own way, a classifier of token rows; ours reads texts.
 
-`write` makes the policy and the R* that all arms of a workload start from: one architecture with
-random weights that never end a completion early. An arm trains until there are three iterations
-that took ten seconds together, the first, which warms up, not counted, and prints one JSON object:
-`iterations` (seconds of each, all that comes between two of them included), `episodes_per_second`,
-`peak_bytes`, `settings`; with --count instead the floating-point operations of one iteration.
+    python -m benchmarks.parts.ppo write WORKLOAD FOLDER
+    python -m benchmarks.parts.ppo ARM WORKLOAD FOLDER [--device cuda] [--count] [--trl PYTHON]
 
-PYTHON has benchmarks/peers/trl_ppo/requirements.txt; .venv-trl/bin/python, IRL_EXP_TRL elsewhere.
+`write` makes what all arms of a workload start from: random weights that never end a completion
+early. An arm trains until there are three iterations that took ten seconds together, the first,
+which warms up, not counted; with --count it counts the operations of one iteration. PYTHON has
+benchmarks/peers/trl_ppo/requirements.txt: .venv-trl/bin/python, or what IRL_EXP_TRL names.
 """
 
 import argparse
 import json
 import os
 import resource
-import sys
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from benchmarks.architectures import PYTHIA, Shape, values, write
+from benchmarks.architectures import GIB, PYTHIA, Shape, values, write
+from benchmarks.measure import (
+    ROOT,
+    Arm,
+    Options,
+    Skip,
+    ceiling,
+    counted,
+    has_bf16,
+    interleaved,
+    median,
+    once,
+    ratio,
+    spread,
+    table,
+)
 
-ROOT = Path(__file__).parent.parent
+DEVICES = ("cpu", "cuda")
 EPOCHS = 4
 # What both sides are told alike; steps so small that policies stay what they are.
 LEARNING_RATE, KL_COEF, GAE_LAMBDA = 1e-6, 0.05, 0.95
@@ -39,7 +54,6 @@ HEAP = {
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
-OURS = {"ours": None, "ours-bf16": "bf16-mixed"}
 PEERS = {"trl": {}, "trl-tuned": HEAP, "trl-shared": HEAP}
 
 
@@ -51,6 +65,12 @@ class Workload:
     batch: int
     prompt: tuple[int, int]
     new: int
+
+    @property
+    def described(self) -> str:
+        shortest, longest = self.prompt
+        prompt = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+        return f"{self.batch} prompts of {prompt} tokens, {self.new} new ones"
 
     @property
     def prompts(self) -> list[str]:
@@ -70,6 +90,79 @@ ON_CUDA = {
     for batch in (64, 512)
 }
 ALL = WORKLOADS | ON_CUDA
+NAMES = {
+    "trl": "TRL",
+    "trl-tuned": "TRL, tuned",
+    "trl-shared": "TRL, tuned, one body",
+    "ours": "ours",
+    "ours-bf16": "ours, bf16-mixed",
+}
+
+
+def trl_python() -> Path:
+    return Path(os.environ.get("IRL_EXP_TRL") or ROOT / ".venv-trl" / "bin" / "python")
+
+
+def measure(options: Options) -> dict[str, Any]:
+    if not trl_python().is_file():
+        raise Skip(f"{trl_python()} is not there; expected a Python that has TRL 1.12")
+    cuda = options.device == "cuda"
+    bf16 = has_bf16([once(ceiling(options.device), options.threads)])
+    # Where the trainer of the device is in bf16 by default, that is what `ours` is.
+    kinds = [kind for kind in NAMES if kind != "ours-bf16" or (bf16 and not cuda)]
+    result: dict[str, Any] = {"samples": {}, "operations": {}}
+    for name in ON_CUDA if cuda else WORKLOADS:
+        with tempfile.TemporaryDirectory() as place:
+            once(arm("write", name, place), options.threads)
+            arms = [arm(kind, name, place, "--device", options.device) for kind in kinds]
+            for one in arms:
+                counted_once = once(Arm(one.name, [*one.command, "--count"]), options.threads)
+                result["operations"][f"{name}, {one.name}"] = counted_once["flops"]
+            rounds = interleaved([*arms, ceiling(options.device)], options)
+            result["samples"] |= {f"{name}, {kind}": each for kind, each in rounds.items()}
+    return result
+
+
+def arm(kind: str, workload: str, place: str, *more: str) -> Arm:
+    return Arm(kind, ["-m", "benchmarks.parts.ppo", kind, workload, place, *more])
+
+
+def tables(result: dict[str, Any]) -> str:
+    names = dict.fromkeys(key.split(", ")[0] for key in result["samples"])
+    rows = [row for name in names for row in _rows(name, result)]
+    columns = ("model", "", "episodes/s", "TRL / this", "tuned / this", "GFLOP", "of peak", "GiB")
+    texts = [f"`{name}`: {ALL[name].described}." for name in names]
+    if not any("bf16" in key for key in result["operations"]) and "small" in names:
+        texts.append("Nothing in bf16: its matrix products are slower here than those in fp32.")
+    return "\n\n".join([table(columns, rows), " ".join(texts)])
+
+
+def _rows(name: str, result: dict[str, Any]) -> list[list[object]]:
+    samples = {kind: result["samples"].get(f"{name}, {kind}") for kind in (*NAMES, "ceiling")}
+    rows = []
+    for kind, title in NAMES.items():
+        if not (each := samples[kind]):
+            continue
+        operations = result["operations"][f"{name}, {kind}"]
+        peak = median(samples["ceiling"], _format(kind, each))
+        rows.append(
+            [f"`{name}`", title, spread(each, "episodes_per_second")]
+            + [ratio(samples[other], each) for other in ("trl", "trl-tuned")]
+            + [f"{operations / 1e9:,.3g}", f"{operations / median(each) / peak:.0%}"]
+            + [f"{median(each, 'peak_bytes') / GIB:.3g}"]
+        )
+    return rows
+
+
+def _format(kind: str, samples: list[dict[str, Any]]) -> str:
+    """In which numbers an arm multiplies, by the ceiling's names."""
+    settings = samples[0]["settings"]
+    if settings["precision"].startswith("bf16"):
+        return "bf16"
+    return "fp32" if settings["matmul_precision"] == "highest" else "fp32_medium"
+
+
+# --- arms -----------------------------------------------------------------------------------------
 
 
 class Enough(Exception):
@@ -78,7 +171,10 @@ class Enough(Exception):
 
 @dataclass
 class Clock:
-    """Told when an iteration has ended: seconds of each after the first, until they are enough."""
+    """Told when an iteration has ended: seconds of each after the first, until they are enough.
+
+    All that comes between two ends is in them.
+    """
 
     cuda: bool
     seconds: list[float] = field(default_factory=list)
@@ -96,54 +192,49 @@ class Clock:
         if len(self.seconds) >= LEAST_ITERATIONS and sum(self.seconds) >= LEAST_SECONDS:
             raise Enough
 
+    def found(self, workload: Workload, **settings: Any) -> dict[str, Any]:
+        """What an arm prints; `seconds` are the median of iterations, in which a pause of a shared
+        machine does not count."""
+        import torch
 
-def trl_python() -> Path:
-    """Of the environment that has TRL's PPOTrainer, whether it is there or not."""
-    return Path(os.environ.get("IRL_EXP_TRL") or ROOT / ".venv-trl" / "bin" / "python")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds = statistics.median(self.seconds)
+        said = {
+            "threads": torch.get_num_threads(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+        }
+        return {
+            "seconds": seconds,
+            "iterations": self.seconds,
+            "episodes_per_second": workload.batch / seconds,
+            "peak_bytes": torch.cuda.max_memory_allocated() if self.cuda else peak,
+            "settings": {**said, **settings},
+        }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="One PPO training, as an arm of a comparison.")
-    parser.add_argument("arm", choices=["write", *OURS, *PEERS])
+    parser.add_argument("arm", choices=["write", *NAMES])
     parser.add_argument("workload", choices=ALL)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, help="of torch; all cores")
     parser.add_argument("--count", action="store_true", help="operations instead of seconds")
     parser.add_argument("--trl", type=Path, default=trl_python(), metavar="PYTHON")
     given = parser.parse_args()
-    threads = {"OMP_NUM_THREADS": str(given.threads)} if given.threads else {}
+    if given.arm in PEERS:
+        become_trl(given)
     if given.arm == "write":
         checkpoints(ALL[given.workload].shape, given.folder)
-        print("{}")
-    elif given.arm in PEERS:
-        if not given.trl.is_file():
-            sys.exit(f"{given.trl}: no such file; expected a Python that has TRL 1.12")
-        words = [str(given.trl), "-m", "benchmarks.peers.trl_ppo.speed", *sys.argv[1:]]
-        os.chdir(ROOT)
-        os.execve(words[0], words, {**os.environ, **PEERS[given.arm], **threads})
-    else:
-        os.environ.update(threads)
-        print(json.dumps(ours(given)))
+    print(json.dumps({} if given.arm == "write" else ours(given)))
 
 
-def found(given: argparse.Namespace, clock: Clock, **settings: Any) -> dict[str, Any]:
-    """What an arm prints."""
-    import torch
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = sum(clock.seconds) / len(clock.seconds)
-    return {
-        "seconds": seconds,
-        "iterations": clock.seconds,
-        "episodes_per_second": ALL[given.workload].batch / seconds,
-        "peak_bytes": torch.cuda.max_memory_allocated() if clock.cuda else peak,
-        "settings": {
-            "threads": torch.get_num_threads(),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            **settings,
-        },
-    }
+def become_trl(given: argparse.Namespace) -> NoReturn:
+    """Go on as a process of the other environment, in which the tuned arms keep their heap."""
+    words = [str(given.trl), "-m", "benchmarks.peers.trl_ppo.speed", given.arm, given.workload]
+    words += [str(given.folder.absolute()), "--device", given.device]
+    words += ["--count"] if given.count else []
+    os.chdir(ROOT)
+    os.execve(words[0], words, {**os.environ, **PEERS[given.arm]})
 
 
 # --- what all arms start from ---------------------------------------------------------------------
@@ -184,7 +275,8 @@ def ours(given: argparse.Namespace) -> dict[str, Any]:
 
     workload, clock = ALL[given.workload], Clock(given.device == "cuda")
     trainer = TrainerConfig(**values("trainer/gpu" if clock.cuda else "trainer/cpu"))
-    trainer.precision = OURS[given.arm] or trainer.precision
+    if given.arm == "ours-bf16":
+        trainer.precision = "bf16-mixed"
     as_irl_exp(trainer)
     rlhf = PPOConfig(**{**values("rlhf/ppo"), **settings(workload)})
     counts: list[int] = []
@@ -194,7 +286,7 @@ def ours(given: argparse.Namespace) -> dict[str, Any]:
     reward = network_reward.load_network_reward(given.folder / "reward", trainer.score_batch_size)
     reward.network.to(given.device)
     with tempfile.TemporaryDirectory() as place:
-        try:
+        with suppress(Enough):
             ppo.align(
                 rlhf,
                 given.folder / "reference",
@@ -206,13 +298,11 @@ def ours(given: argparse.Namespace) -> dict[str, Any]:
                 trainer=trainer,
                 folder=Path(place),
             )
-        except Enough:
-            pass
         if given.count:
-            return {"operations": counts[0]}
+            return {"flops": counts[0]}
         curves = [json.loads(line) for line in (Path(place) / "metrics.jsonl").open()]
     length = sum(line["completion/length"] for line in curves) / len(curves)
-    return found(given, clock, precision=trainer.precision, new_tokens=length)
+    return clock.found(workload, precision=trainer.precision, new_tokens=length)
 
 
 def as_irl_exp(trainer: Any) -> None:
@@ -243,12 +333,8 @@ def watched(step: Callable, clock: Clock, counts: list[int] | None) -> Callable:
     """A training step that ticks; or one whose operations are counted, and no more."""
 
     def counting(*args: Any) -> None:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            step(*args)
         assert counts is not None
-        counts.append(int(counter.get_total_flops()))
+        counts.append(counted(lambda: step(*args)))
         raise Enough
 
     def ticking(*args: Any) -> None:
