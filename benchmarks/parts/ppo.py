@@ -266,11 +266,7 @@ def checkpoints(shape: Shape, folder: Path) -> None:
 
 def ours(given: argparse.Namespace) -> dict[str, Any]:
     """As the step `align` trains: R* reads texts, checkpoints are written now and then."""
-    import torch
-
-    from irl_exp.config import PPOConfig, TrainerConfig
-    from irl_exp.models import network_reward
-    from irl_exp.models.reward_model import NormalizedReward, Normalizer
+    from irl_exp.config import TrainerConfig
     from irl_exp.modules import ppo
 
     workload, clock = ALL[given.workload], Clock(given.device == "cuda")
@@ -278,31 +274,41 @@ def ours(given: argparse.Namespace) -> dict[str, Any]:
     if given.arm == "ours-bf16":
         trainer.precision = "bf16-mixed"
     as_irl_exp(trainer)
-    rlhf = PPOConfig(**{**values("rlhf/ppo"), **settings(workload)})
     counts: list[int] = []
     ppo.PPO.training_step = watched(  # type: ignore[method-assign]
         ppo.PPO.training_step, clock, counts if given.count else None
     )
-    reward = network_reward.load_network_reward(given.folder / "reward", trainer.score_batch_size)
-    reward.network.to(given.device)
     with tempfile.TemporaryDirectory() as place:
         with suppress(Enough):
-            ppo.align(
-                rlhf,
-                given.folder / "reference",
-                NormalizedReward(reward, Normalizer(0.0, 1.0)),
-                workload.prompts,
-                workload.new,
-                order=torch.Generator().manual_seed(0),
-                generator=torch.Generator(given.device).manual_seed(0),
-                trainer=trainer,
-                folder=Path(place),
-            )
+            align(workload, trainer, given.folder, given.device, Path(place))
         if given.count:
             return {"flops": counts[0]}
         curves = [json.loads(line) for line in (Path(place) / "metrics.jsonl").open()]
     length = sum(line["completion/length"] for line in curves) / len(curves)
     return clock.found(workload, precision=trainer.precision, new_tokens=length)
+
+
+def align(workload: Workload, trainer: Any, start: Path, device: str, folder: Path) -> None:
+    import torch
+
+    from irl_exp.config import PPOConfig
+    from irl_exp.models import network_reward
+    from irl_exp.models.reward_model import NormalizedReward, Normalizer
+    from irl_exp.modules import ppo
+
+    reward = network_reward.load_network_reward(start / "reward", trainer.score_batch_size)
+    reward.network.to(device)  # type: ignore[arg-type]
+    ppo.align(
+        PPOConfig(**{**values("rlhf/ppo"), **settings(workload)}),
+        start / "reference",
+        NormalizedReward(reward, Normalizer(0.0, 1.0)),
+        workload.prompts,
+        workload.new,
+        order=torch.Generator().manual_seed(0),
+        generator=torch.Generator(device).manual_seed(0),
+        trainer=trainer,
+        folder=folder,
+    )
 
 
 def as_irl_exp(trainer: Any) -> None:
