@@ -63,7 +63,7 @@ def tables(result: dict[str, Any]) -> str:
     samples = result["samples"]
     groups = dict.fromkeys(key.rpartition(", ")[0] for key in samples)
     rows = [row for group in groups for row in _rows(group, samples)]
-    columns = ("model", "", "threads", "", "tokens/s", "`generate()` / this")
+    columns = ("model", "", "threads", "", "1000 tokens/s", "`generate()` / this")
     texts = [f"`{name}`: {ppo.ALL[name].described}." for name in result["equal"]]
     texts += [
         f"Greedy completions of `{name}` that are equal token for token: "
@@ -75,14 +75,13 @@ def tables(result: dict[str, Any]) -> str:
 
 def _rows(group: str, samples: dict[str, list[Sample]]) -> list[list[object]]:
     name, way, threads = group.split(", ")
-    found = {kind: samples[f"{group}, {kind}"] for kind in NAMES}
-    return [
-        [
-            *(f"`{name}`", way, threads, NAMES[kind]),
-            *(spread(each, "tokens_per_second"), ratio(found["transformers"], each)),
-        ]
-        for kind, each in found.items()
-    ]
+    rows: list[list[object]] = []
+    for kind, title in NAMES.items():
+        each = samples[f"{group}, {kind}"]
+        rates = [{"rate": one["tokens_per_second"] / 1000} for one in each]
+        beside = ratio(samples[f"{group}, transformers"], each)
+        rows.append([f"`{name}`", way, threads, title, spread(rates, "rate"), beside])
+    return rows
 
 
 # --- arms -----------------------------------------------------------------------------------------

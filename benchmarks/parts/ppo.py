@@ -254,7 +254,7 @@ def checkpoints(shape: Shape, folder: Path) -> None:
         network.base_model.final_layer_norm.bias[0] = 10.0
         head = network.get_output_embeddings().weight
         head[:, 0] = 0.0
-        head[[network.config.eos_token_id, network.config.pad_token_id], 0] = -2.0
+        head[[network.config.eos_token_id, network.config.pad_token_id], 0] = -4.0
     network.save_pretrained(reference)
     classifier = AutoModelForSequenceClassification.from_pretrained(reference, num_labels=1)
     classifier.save_pretrained(reward)
