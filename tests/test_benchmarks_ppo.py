@@ -14,7 +14,7 @@ from irl_exp.models.network_reward import load_network_reward
 
 
 def test_all_arms_start_from_a_policy_that_never_ends_a_completion(tmp_path: Path) -> None:
-    workload = Workload(Shape(32, 2, 2, 64, 80, tied=True), 8, (2, 5), 3)
+    workload = Workload(Shape(32, 2, 2, 64, 80, tied=True), 8, 8, (2, 5), 3)
     ppo.checkpoints(workload.shape, tmp_path)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "reference")
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_ppo_stands_beside_both_ways_to_use_trl() -> None:
     text = ppo.tables({"samples": samples, "operations": counts})
     ours = "| `small` | ours | 256 (256 to 256) | 4.00 (4.00 to 4.00) | 2.00 (2.00 to 2.00) | 20 |"
     assert f"{ours} 40% | 0.5 |" in text
-    assert "`small`: 128 prompts of 2 to 5 tokens, 12 new ones." in text
+    assert "`small`: 128 prompts of 2 to 5 tokens, 12 new ones, minibatches of 128." in text
 
 
 def test_generation_stands_beside_generate() -> None:

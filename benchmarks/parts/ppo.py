@@ -59,10 +59,12 @@ PEERS = {"trl": {}, "trl-tuned": HEAP, "trl-shared": HEAP}
 
 @dataclass(frozen=True)
 class Workload:
-    """Episodes of a rollout, tokens of the shortest and the longest prompt, and new tokens."""
+    """Episodes of a rollout and of a minibatch, tokens of the shortest and the longest prompt, and
+    new tokens."""
 
     shape: Shape
     batch: int
+    minibatch: int
     prompt: tuple[int, int]
     new: int
 
@@ -70,7 +72,8 @@ class Workload:
     def described(self) -> str:
         shortest, longest = self.prompt
         prompt = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
-        return f"{self.batch} prompts of {prompt} tokens, {self.new} new ones"
+        episodes = f"{self.batch} prompts of {prompt} tokens, {self.new} new ones"
+        return f"{episodes}, minibatches of {self.minibatch}"
 
     @property
     def prompts(self) -> list[str]:
@@ -81,11 +84,11 @@ class Workload:
 
 
 WORKLOADS = {
-    "small": Workload(Shape(96, 3, 4, 384, 80, tied=True), 128, (2, 5), 12),
-    "pythia-70m": Workload(PYTHIA["pythia-70m"], 16, (16, 16), 32),
+    "small": Workload(Shape(96, 3, 4, 384, 80, tied=True), 128, 128, (2, 5), 12),
+    "pythia-70m": Workload(PYTHIA["pythia-70m"], 16, 16, (16, 16), 32),
 }
 ON_CUDA = {
-    f"{model} x {batch}": Workload(PYTHIA[model], batch, (32, 32), 32)
+    f"{model} x {batch}": Workload(PYTHIA[model], batch, 64, (32, 32), 32)
     for model in ("pythia-160m", "pythia-410m")
     for batch in (64, 512)
 }
@@ -326,7 +329,7 @@ def settings(workload: Workload) -> dict[str, Any]:
     return {
         "iterations": ENDLESS,
         "batch_size": workload.batch,
-        "minibatch_size": workload.batch,
+        "minibatch_size": workload.minibatch,
         "epochs": EPOCHS,
         "learning_rate": LEARNING_RATE,
         "kl_coef": KL_COEF,

@@ -8,6 +8,7 @@ its value model reads the policy's own body. All have R* in TRL's own way, a cla
 import argparse
 import gc
 import json
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -50,7 +51,7 @@ def configuration(given: argparse.Namespace, workload: Workload, folder: Path) -
         bf16=cuda,
         per_device_train_batch_size=workload.batch,
         gradient_accumulation_steps=1,
-        num_mini_batches=1,
+        num_mini_batches=workload.batch // workload.minibatch,
         num_ppo_epochs=ppo.EPOCHS,
         total_episodes=workload.batch * (1 if given.count else ppo.ENDLESS),
         response_length=workload.new,
@@ -70,6 +71,7 @@ def networks(given: argparse.Namespace) -> dict[str, Any]:
     """Policy, reference, value model and R*."""
     reference, reward = given.folder / "reference", given.folder / "reward"
     tuned, cuda = given.arm != "trl", given.device == "cuda"
+    # A CPU's fused attention is unknown to what counts operations.
     plain = {"attn_implementation": "eager"} if given.count or (tuned and not cuda) else {}
     # What is not trained needs no 32-bit weights where products are made in 16.
     frozen = {**plain, "dtype": torch.bfloat16} if tuned and cuda else plain
@@ -83,6 +85,9 @@ def networks(given: argparse.Namespace) -> dict[str, Any]:
     }
     if given.arm == "trl-shared":
         models["value_model"].gpt_neox = models["model"].gpt_neox
+    if tuned and cuda:
+        policy = models["model"]
+        policy.forward = torch.autocast("cuda", torch.bfloat16)(policy.forward)  # generation, too
     if tuned:
         for model in models.values():
             model.config.use_cache = False  # of passes over whole texts; generation has its own
@@ -121,6 +126,8 @@ def main() -> None:
     parser.add_argument("--count", action="store_true")
     given = parser.parse_args()
     clock = Clock(given.device == "cuda")
+    if clock.cuda and given.arm != "trl":
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"  # PPOTrainer's accelerator knows no bf16=
     with tempfile.TemporaryDirectory() as place:
         training = trainer(given, clock, Path(place))
         if given.arm != "trl":
