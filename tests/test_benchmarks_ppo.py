@@ -26,14 +26,19 @@ def test_all_arms_start_from_a_policy_that_never_ends_a_completion(tmp_path: Pat
 
 
 def test_the_clock_leaves_out_what_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([100.0, 104.0, 106.0, 111.0])
+    times, spent = iter([100.0, 104.0, 106.0, 111.0]), iter([7.0, 10.0, 12.0, 16.0])
     monkeypatch.setattr(ppo.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(ppo.time, "process_time", lambda: next(spent))
     clock = Clock(cuda=False)
     for _ in range(3):
         clock.tick()
     with pytest.raises(Enough):
         clock.tick()
-    assert clock.seconds == [4.0, 2.0, 5.0]
+    assert clock.seconds == [4.0, 2.0, 5.0] and clock.processor_seconds == [3.0, 2.0, 4.0]
+    monkeypatch.undo()
+    found = clock.found(ppo.ALL["small"])
+    assert (found["seconds"], found["episodes_per_second"]) == (4.0, 32.0)
+    assert found["processor_seconds"] == 3.0 and found["peak_bytes"] > 2**20
 
 
 def sample(seconds: float) -> dict[str, Any]:

@@ -105,18 +105,19 @@ def timed(given: argparse.Namespace) -> Sample:
     workload = ppo.ALL[given.workload]
     write = writer(given.arm, given.folder, workload, given.device, given.greedy)
 
-    def call() -> float:
-        start = time.perf_counter()
+    def call() -> tuple[float, float]:
+        start = time.perf_counter(), time.process_time()
         write().cpu()  # waits for a GPU
-        return time.perf_counter() - start
+        return time.perf_counter() - start[0], time.process_time() - start[1]
 
     call()
-    calls: list[float] = []
-    while len(calls) < LEAST_CALLS or sum(calls) < LEAST_SECONDS:
+    calls: list[tuple[float, float]] = []
+    while len(calls) < LEAST_CALLS or sum(wall for wall, _ in calls) < LEAST_SECONDS:
         calls.append(call())
-    seconds = statistics.median(calls)
+    seconds, processor = map(statistics.median, zip(*calls, strict=True))
     return {
         "seconds": seconds,
+        "processor_seconds": processor,
         "tokens_per_second": workload.batch * workload.new / seconds,
         "calls": len(calls),
         "threads": torch.get_num_threads(),

@@ -181,23 +181,25 @@ class Clock:
 
     cuda: bool
     seconds: list[float] = field(default_factory=list)
-    last: float = 0.0
+    processor_seconds: list[float] = field(default_factory=list)
+    last: tuple[float, float] | None = None
 
     def tick(self) -> None:
         if self.cuda:
             import torch
 
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = time.perf_counter(), time.process_time()
         if self.last:
-            self.seconds.append(now - self.last)
+            self.seconds.append(now[0] - self.last[0])
+            self.processor_seconds.append(now[1] - self.last[1])
         self.last = now
         if len(self.seconds) >= LEAST_ITERATIONS and sum(self.seconds) >= LEAST_SECONDS:
             raise Enough
 
     def found(self, workload: Workload, **settings: Any) -> dict[str, Any]:
         """What an arm prints; `seconds` are the median of iterations, in which a pause of a shared
-        machine does not count."""
+        machine does not count, and `processor_seconds` say the same on one thread of a busy one."""
         import torch
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -209,6 +211,7 @@ class Clock:
         return {
             "seconds": seconds,
             "iterations": self.seconds,
+            "processor_seconds": statistics.median(self.processor_seconds),
             "episodes_per_second": workload.batch / seconds,
             "peak_bytes": torch.cuda.max_memory_allocated() if self.cuda else peak,
             "settings": {**said, **settings},
