@@ -2,6 +2,7 @@
 # make test    the tests, a file at a time on each core; SLOW=1 for all of them,
 #              PYTEST_ARGS="-k store" for some
 # make lint    style and types
+# make bench   the benchmarks, with their tables in docs/performance.md; PARTS="recovery ppo" for some
 # make docs    docs/config.yaml and docs/configuration.md, after a change in conf/
 # Each sets up the virtual environment first, when that is missing or out of date.
 
@@ -9,10 +10,11 @@ PYTHON ?= python3
 VENV ?= .venv
 SLOW ?=
 PYTEST_ARGS ?=
+PARTS ?=
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint bench docs
 
 demo: $(INSTALLED)
 	$(VENV)/bin/irl-exp
@@ -24,6 +26,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(INSTALLED)
+	$(VENV)/bin/python -m benchmarks $(PARTS)
 
 docs: $(INSTALLED)
 	$(VENV)/bin/python docs/generate.py

@@ -1,13 +1,25 @@
 """Completions are drawn from the very distribution whose log-probabilities are taken."""
 
 import copy
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tokenizers import Tokenizer, models
 from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from irl_exp.metrics.behavior import optimality
 from irl_exp.models import generation, language_model
@@ -163,6 +175,100 @@ def test_the_log_ratio_of_a_policy_to_itself_is_zero(tiny: LanguageModel) -> Non
     drawn = NetworkPolicy(tiny, 8, 64).sample(PROMPTS, 3, seeded(), reference=tiny)
     assert drawn.kl is not None
     assert drawn.kl.abs().max() == 0
+
+
+# --- other architectures, beside the library's own loop -------------------------------------------
+
+WORDS = ["<eos>", "<pad>", "a", "b"]
+ARCHITECTURES = {
+    "gpt-neox": (GPTNeoXForCausalLM, GPTNeoXConfig, {"intermediate_size": 32}),
+    # Half as many heads of keys and values as of queries.
+    "llama": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {"intermediate_size": 32, "num_key_value_heads": 1},
+    ),
+    "gpt-2": (GPT2LMHeadModel, GPT2Config, {"n_inner": 32}),
+}
+
+
+def random_model(architecture: str, words: list[str]) -> LanguageModel:
+    """Random weights that are large enough for every token and position to matter."""
+    kind, config, more = ARCHITECTURES[architecture]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = kind(config(vocab_size=len(words), **sizes, **ends, **more))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0.0, 0.5)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)})),
+        eos_token="<eos>",
+        pad_token="<pad>",
+    )
+    language_model.use_eager_attention(network)
+    return LanguageModel(network.eval(), tokenizer)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lengths", [[5] * 64, range(1, 65)], ids=["no padding", "padding"])
+def test_greedy_completions_are_those_of_generate(architecture: str, lengths: Any) -> None:
+    """Token for token, rows that end early and leave the batch included."""
+    model = random_model(architecture, [*WORDS[:2], *map(str, range(30))])
+    draws = seeded()
+    rows = [torch.randint(2, 32, (n,), generator=draws).tolist() for n in lengths]
+    ids, mask = language_model.pad(rows, 1, side="left")
+
+    def by_library(end: int | None) -> Tensor:
+        greedy = GenerationConfig(
+            max_new_tokens=24, do_sample=False, eos_token_id=end, pad_token_id=1
+        )
+        model.network.generation_config = GenerationConfig()
+        written = model.network.generate(ids, attention_mask=mask, generation_config=greedy)
+        return written[:, ids.shape[1] :]
+
+    # Of all tokens the one that ends the most like half of them.
+    endless = by_library(None)
+    end = min(range(2, 32), key=lambda token: abs((endless == token).any(-1).sum() - 32))
+    model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(end)
+    ours, real = sample_tokens(model, (ids, mask), 24, seeded(), greedy=True)
+    assert torch.equal(ours, by_library(end))
+    ended = (ours == end).any(-1).float().mean()
+    assert 1 - generation.COMPACT_BELOW < ended < 1 and real.sum(-1).unique().numel() > 3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_whole_completions_have_the_probabilities_of_enumeration(architecture: str) -> None:
+    """40,000 completions of up to three tokens after each of two prompts, one of them padded,
+    against all that can be written, without cache or padding."""
+    model, prompts = random_model(architecture, WORDS), [[2, 3, 3, 2], [3]]
+    everything = [
+        row
+        for n in (1, 2, 3)
+        for row in product(range(4), repeat=n)
+        if 0 not in row[:-1] and (n == 3 or row[-1] == 0)
+    ]
+    ids, mask = language_model.pad(prompts * 40_000, 1, side="left")
+    tokens, real = sample_tokens(model, (ids, mask), 3, seeded())
+    for i, prompt in enumerate(prompts):
+        written = [
+            everything.index(tuple(row[:n]))
+            for row, n in zip(tokens[i::2].tolist(), real[i::2].sum(-1).tolist(), strict=True)
+        ]
+        probs = torch.tensor([probability(model, prompt, row) for row in everything])
+        assert probs.sum() == pytest.approx(1, abs=1e-5)
+        assert p_value(torch.tensor(written), probs) > 1e-3
+        assert p_value(torch.tensor(written), probs.pow(0.95)) < 1e-6
+
+
+def probability(model: LanguageModel, prompt: list[int], completion: tuple[int, ...]) -> float:
+    with torch.no_grad():
+        logits = model.network(torch.tensor([[*prompt, *completion]])).logits[0].double()
+    chosen = logits[len(prompt) - 1 : -1].softmax(-1)
+    return float(chosen[range(len(completion)), list(completion)].prod())
 
 
 # --- the optimum of KL-regularized RLHF -------------------------------------------------------
