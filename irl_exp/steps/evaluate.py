@@ -132,12 +132,20 @@ def score_each(
 ) -> dict[str, Scores]:
     """By the fingerprint of each reward: an artifact each, for most of these rewards are those of
     other runs too, and where runs differ in R̂'s seeds alone, all that nothing is drawn for."""
+    config = bench.config
+    solvers = {f"control/{name}": solver for name, solver in config.evaluation.controls.items()}
+    solvers["recovered"] = config.solver
     states = None
-    if frozen(bench.config.solver):
+    if frozen(config.solver):
         states = features(bench, "evaluate", reference, list(texts.values()), sources)
     return {
         reward.fingerprint: scores(
-            bench, name, reward, texts, sources, states if name == "recovered" else None
+            bench,
+            name,
+            reward,
+            texts,
+            sources,
+            states if name in solvers and frozen(solvers[name]) else None,
         )
         for name, reward in rewards.items()
     }

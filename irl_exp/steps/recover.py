@@ -50,8 +50,10 @@ def recover(
     # On the panel, so that what R̂ was at each epoch is known where it is measured in the end.
     traced = isinstance(solver, GradientSolver) and solver.trace
     written = evaluate_panel.completions(bench, comments, reference) if traced else None
-    # Shared by all seeds and solvers that leave the reference's body as it is.
-    states = learned_from(bench, comments, pairs, reference) if frozen(solver) else None
+    # Shared by all seeds and solvers that leave the reference's body as it is. For a control alone,
+    # which may read little of it, it would not be worth it.
+    shared = frozen(solver) and frozen(bench.config.solver)
+    states = learned_from(bench, comments, pairs, reference) if shared else None
     # Where both seeds are one number, as by default, it stands for both.
     apart = {"initialization": initialization} if initialization != order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
