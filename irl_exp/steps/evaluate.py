@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from irl_exp.config import EvaluationConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.metrics import agreement, reward_distance
+from irl_exp.metrics import agreement, resampled, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
 from irl_exp.models.reward_kinds import EnsembleReward
@@ -24,7 +24,7 @@ from irl_exp.modules.training import CURVES_FILE
 from irl_exp.solvers import frozen
 from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench, read_jsonl, write_jsonl, write_summary
-from irl_exp.steps.calibration import bootstrap
+from irl_exp.steps.calibration import bootstrap, bootstrap_at_once
 from irl_exp.steps.features import Texts, features
 from irl_exp.steps.observe import OF_OTHER_STEPS, OF_SECOND, SAMPLES_FILE, write_samples
 from irl_exp.steps.scores import Scores, scores
@@ -188,15 +188,30 @@ class _Evaluation:
             threshold = 0.0
         ours, theirs = self.score(recovered, self.pooled), self.score(truth, self.pooled)
         labels = self.labels(truth, self.pooled)
-        pooled = bootstrap(
+        pooled = bootstrap_at_once(
             self.config,
             {
-                "auc": lambda s, t, y: _auc(s, y),
-                "accuracy": lambda s, t, y: agreement.accuracy(s, y, threshold),
-                "f1": lambda s, t, y: agreement.f1(s, y, threshold),
-                "accuracy_at_zero": lambda s, t, y: agreement.accuracy_at_zero(s, y),
-                "pearson": lambda s, t, y: agreement.pearson(s, t),
-                "spearman": lambda s, t, y: agreement.spearman(s, t),
+                "auc": (lambda s, t, y: _auc(s, y), lambda c, s, t, y: resampled.auc(c, s, y)),
+                "accuracy": (
+                    lambda s, t, y: agreement.accuracy(s, y, threshold),
+                    lambda c, s, t, y: resampled.accuracy(c, s, y, threshold),
+                ),
+                "f1": (
+                    lambda s, t, y: agreement.f1(s, y, threshold),
+                    lambda c, s, t, y: resampled.f1(c, s, y, threshold),
+                ),
+                "accuracy_at_zero": (
+                    lambda s, t, y: agreement.accuracy_at_zero(s, y),
+                    lambda c, s, t, y: resampled.accuracy_at_zero(c, s, y),
+                ),
+                "pearson": (
+                    lambda s, t, y: agreement.pearson(s, t),
+                    lambda c, s, t, y: resampled.pearson(c, s, t),
+                ),
+                "spearman": (
+                    lambda s, t, y: agreement.spearman(s, t),
+                    lambda c, s, t, y: resampled.spearman(c, s, t),
+                ),
             },
             self.clusters,
             ours,
@@ -269,9 +284,12 @@ class _Evaluation:
         theirs, ours = (
             self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other)
         )
-        return bootstrap(
+        return bootstrap_at_once(
             self.config,
-            {"pair_accuracy": agreement.pair_accuracy, "starc": reward_distance.starc},
+            {
+                "pair_accuracy": (agreement.pair_accuracy, resampled.pair_accuracy),
+                "starc": (reward_distance.starc, resampled.starc),
+            },
             None,
             theirs,
             ours,
@@ -283,9 +301,9 @@ class _Evaluation:
                 f"control/{name}/{metric}": NOT_APPLICABLE
                 for metric in ("auc", "starc", "pair_accuracy")
             }
-        pooled = bootstrap(
+        pooled = bootstrap_at_once(
             self.config,
-            {"auc": _auc},
+            {"auc": (_auc, resampled.auc)},
             self.clusters,
             self.score(control, self.pooled),
             self.labels(truth, self.pooled),
