@@ -1,10 +1,13 @@
 """How sure a number is: intervals and tests over prompts within one run, intervals over seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special  # `scipy.stats` takes a second to import
+
+# Numbers of a part of `cluster_counts`: 16 MiB.
+HELD = 2**21
 
 
 def cluster_bootstrap(
@@ -67,7 +70,30 @@ def cluster_bootstrap(
             values[draw] = statistic(*(column[sample] for column in columns))
         except ValueError:
             continue
-    defined = values[~np.isnan(values)]
+    return percentiles(values, level)
+
+
+def cluster_counts(
+    clusters: ArrayLike, *, draws: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """The samples of `cluster_bootstrap`, as how often each has every row: float64 [some, n], in
+    parts of as many draws as are well held at once; none for a single cluster."""
+    _, cluster_of_row, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    if sizes.size < 2:
+        return
+    at_once = max(1, HELD // cluster_of_row.size)
+    for start in range(0, draws, at_once):
+        drawn = (
+            np.bincount(rng.integers(sizes.size, size=sizes.size), minlength=sizes.size)
+            for _ in range(start, min(start + at_once, draws))
+        )
+        yield np.array(list(drawn), dtype=np.float64)[:, cluster_of_row]
+
+
+def percentiles(values: ArrayLike, level: float) -> tuple[float, float]:
+    """The interval of `cluster_bootstrap` from its draws; those that are NaN are dropped."""
+    array = np.asarray(values, dtype=np.float64)
+    defined = array[~np.isnan(array)]
     if defined.size == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])

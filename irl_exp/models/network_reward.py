@@ -1,11 +1,13 @@
 """A reward that is a network: a sequence classifier with one output, and how to come by one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -19,6 +21,32 @@ from irl_exp.models import language_model
 
 # Texts of a training batch that pass the network at once, in the order of their lengths.
 TRAINING_ROWS = 64
+STATES_FILE = "states.safetensors"
+
+
+@dataclass(frozen=True)
+class States:
+    """What a body has made of token rows: `places` finds the state of a row in `values` [n, d]."""
+
+    places: Mapping[tuple[int, ...], int]
+    values: Tensor
+
+    def save(self, folder: Path) -> None:
+        tokens = [token for row in self.places for token in row]
+        tensors = {
+            "tokens": torch.tensor(tokens, dtype=torch.int32),
+            "lengths": torch.tensor([len(row) for row in self.places], dtype=torch.int32),
+            "values": self.values.contiguous(),
+        }
+        save_file(tensors, folder / STATES_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "States":
+        tensors = load_file(folder / STATES_FILE)
+        ends = tensors["lengths"].cumsum(0).tolist()
+        tokens = tensors["tokens"].tolist()
+        rows = (tuple(tokens[start:end]) for start, end in pairwise([0, *ends]))
+        return cls({row: i for i, row in enumerate(rows)}, tensors["values"])
 
 
 @dataclass(frozen=True)
@@ -26,12 +54,15 @@ class NetworkReward:
     """A sequence classifier with one output, read at the last token that is not padding.
 
     Texts longer than the context lose their beginning: what was completed is at the end.
+    `known` is what its body has made of some texts, which do not pass it again; for a body that is
+    frozen, and a head that is linear.
     """
 
     kind: ClassVar[str] = "network"
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 256
+    known: States | None = None
 
     def save(self, folder: Path) -> dict[str, float]:
         """A plain Hugging Face folder: AutoModelForSequenceClassification loads it."""
@@ -42,7 +73,7 @@ class NetworkReward:
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         rows = encode(self.tokenizer, self.network, prompts, completions)
-        scores = self._in_passes(rows, self.batch_size).cpu()
+        scores = self._scored(rows, self.batch_size).cpu()
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
             raise InputError(
@@ -51,37 +82,52 @@ class NetworkReward:
             )
         return scores
 
-    @torch.no_grad()
     def features(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """What the output layer reads, float32 [n, d]: the body's state at the last real token.
 
         For decoders, whose scores are `features @ weight`; on the CPU.
         """
-
-        def last_state(ids: Tensor, mask: Tensor) -> Tensor:
-            states = self.network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return states[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
-
         rows = encode(self.tokenizer, self.network, prompts, completions)
-        return self._in_passes(rows, self.batch_size, last_state).cpu()
+        return self.states(rows, self.batch_size)
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of token rows, float32 [n], with gradient."""
-        return self._in_passes(rows, TRAINING_ROWS)
+        return self._scored(rows, TRAINING_ROWS)
+
+    @torch.no_grad()
+    def states(self, rows: Sequence[Sequence[int]], size: int) -> Tensor:
+        """The same as `features` of token rows; only what is not known passes the body."""
+        if self.known is None:
+            return self._in_passes(rows, size, self._last_state).cpu()
+        places = [self.known.places.get(tuple(row), -1) for row in rows]
+        states = self.known.values[places]
+        unknown = [i for i, place in enumerate(places) if place < 0]
+        if unknown:
+            some = [rows[i] for i in unknown]
+            states[unknown] = self._in_passes(some, size, self._last_state).cpu()
+        return states
+
+    def _scored(self, rows: Sequence[Sequence[int]], size: int) -> Tensor:
+        if self.known is None:
+            return self._in_passes(rows, size, self._scores)
+        head = output_layer(self.network, Path(self.network.name_or_path or ""))
+        return head(self.states(rows, size).to(head.weight.device))[:, 0].float()
 
     def _scores(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.network(input_ids=ids, attention_mask=mask).logits[:, 0]
+
+    def _last_state(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states = self.network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states[torch.arange(len(ids), device=ids.device), mask.sum(-1) - 1]
 
     def _in_passes(
         self,
         rows: Sequence[Sequence[int]],
         size: int,
-        read: Callable[[Tensor, Tensor], Tensor] | None = None,
+        read: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """What `read` (by default the scores) makes of (ids, mask). Rows of like length pass the
-        network together, so that little of its work is on padding; none depends on its neighbours.
-        """
-        read = read or self._scores
+        """What `read` makes of (ids, mask). Rows of like length pass the network together, so that
+        little of its work is on padding; none depends on its neighbours."""
         device = next(self.network.parameters()).device
         order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
         found = []

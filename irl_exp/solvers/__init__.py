@@ -6,7 +6,16 @@ offers to these functions. One more, `plugin`, runs a file of the user's own, wh
 
 from collections.abc import Callable
 
-from irl_exp.config import InputError, PluginSolver, SolverConfig
+from irl_exp.config import (
+    EnsembleSolver,
+    FailureAwareSolver,
+    GradientSolver,
+    InputError,
+    PlanningSolver,
+    PluginSolver,
+    SeedsConfig,
+    SolverConfig,
+)
 from irl_exp.models.reward_model import Reward
 from irl_exp.solvers import (
     bayesian,
@@ -46,6 +55,52 @@ SOLVERS: dict[str, Callable[[Problem], Reward]] = {
     "untrained": controls.untrained,
     "oracle": controls.oracle,
 }
+# Of the reference's body as it is, with an output layer of their own.
+FROZEN = ("svm", "projection", "max_margin_planning", "max_entropy", "bayesian", "untrained")
+# Of the two seeds of recovery those that are drawn from, where that is not both.
+INITIALIZATION, ORDER = "initialization", "order"
+DRAWN: dict[str, tuple[str, ...]] = {
+    "svm": (),
+    "projection": (),
+    "max_margin_planning": (),
+    "max_entropy": (),
+    "log_ratio": (),
+    "length": (),
+    "perplexity": (),
+    "bayesian": (ORDER,),
+    "untrained": (INITIALIZATION,),
+}
+
+
+def frozen(solver: SolverConfig) -> bool:
+    """Whether R̂ has the reference's body, unchanged."""
+    if isinstance(solver, EnsembleSolver | FailureAwareSolver):
+        return frozen(solver.base)
+    if isinstance(solver, GradientSolver):
+        return solver.trainable == "head"
+    return not isinstance(solver, PluginSolver) and solver.name in FROZEN
+
+
+def seeds(solver: SolverConfig, given: SeedsConfig) -> tuple[int, int]:
+    """(initialization, order) as far as R̂ depends on them, so that it is not recovered again where
+    it cannot differ. What nothing is drawn from is as the other, and 0 where nothing is drawn."""
+    drawn = _drawn(solver)
+    if not drawn:
+        return 0, 0
+    initialization, order = given.initialization, given.order
+    return (
+        initialization if INITIALIZATION in drawn else order,
+        order if ORDER in drawn else initialization,
+    )
+
+
+def _drawn(solver: SolverConfig) -> tuple[str, ...]:
+    if isinstance(solver, FailureAwareSolver):
+        return _drawn(solver.base)
+    if isinstance(solver, PlanningSolver) and solver.rlhf:
+        return (ORDER,)
+    both = (INITIALIZATION, ORDER)
+    return both if isinstance(solver, PluginSolver) else DRAWN.get(solver.name, both)
 
 
 def require(solver: SolverConfig, where: str) -> None:

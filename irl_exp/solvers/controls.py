@@ -29,7 +29,7 @@ def length(problem: Problem) -> LengthReward:
 
 def untrained(problem: Problem) -> NetworkReward:
     """What every gradient solver starts from: the reference's body and a random head."""
-    reward = problem.new_reward()
+    reward = problem.new_head()
     reward.network.eval().to(problem.device)
     return reward
 

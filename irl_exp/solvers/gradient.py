@@ -18,7 +18,9 @@ def new_reward(problem: Problem) -> NetworkReward:
     """The reference's body with a fresh head, ready to train in the parts that are to."""
     config = problem.config
     assert isinstance(config, GradientSolver)
-    reward = problem.new_reward()
+    # Divided blocks are gathered in the network's own pass, and in no other.
+    frozen = config.trainable == "head" and not problem.trainer.sharded
+    reward = problem.new_head() if frozen else problem.new_reward()
     trainable.restrict(
         reward.network,
         config.trainable,

@@ -35,7 +35,7 @@ class Features:
     @classmethod
     def of(cls, problem: Problem) -> "Features":
         """Of the reference's own body, which nothing has trained on demonstrations."""
-        return cls.read(problem.new_reward(), problem.demonstrations, problem.device)
+        return cls.read(problem.new_head(), problem.demonstrations, problem.device)
 
     @classmethod
     def read(cls, reward: NetworkReward, demonstrations: Demonstrations, device: str) -> "Features":

@@ -12,7 +12,7 @@ from irl_exp.config import EvaluationConfig
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.metrics import agreement
-from irl_exp.metrics.statistics import cluster_bootstrap
+from irl_exp.metrics.statistics import cluster_bootstrap, cluster_counts, percentiles
 from irl_exp.models.reward_model import Facts, Normalizer, Reward
 from irl_exp.steps.pretrain import CALIBRATION_FILE
 from irl_exp.store import Artifact
@@ -75,6 +75,31 @@ def bootstrap(
             statistic, clusters, *arrays, draws=config.draws, level=config.level, rng=rng
         )
         numbers[name] = statistic(*arrays)
+        if not np.isnan(low):
+            numbers |= {f"{name}_low": low, f"{name}_high": high}
+    return numbers
+
+
+# (a measure, the same of counts [draws, n] and the arrays: metrics/resampled.py)
+Measure = tuple[Callable[..., float], Callable[..., NDArray[np.float64]]]
+
+
+def bootstrap_at_once(
+    config: EvaluationConfig,
+    measures: Mapping[str, Measure],
+    clusters: NDArray[np.integer] | None,
+    *arrays: NDArray[Any],
+) -> dict[str, float]:
+    """The same, of measures that need not see one draw after the other."""
+    names = np.arange(len(arrays[0])) if clusters is None else clusters
+    values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in measures}
+    for counts in cluster_counts(names, draws=config.draws, rng=np.random.default_rng(0)):
+        for name, (_, of_draws) in measures.items():
+            values[name].append(of_draws(counts, *arrays))
+    numbers: dict[str, float] = {}
+    for name, (measure, _) in measures.items():
+        numbers[name] = measure(*arrays)
+        low, high = percentiles([v for part in values[name] for v in part], config.level)
         if not np.isnan(low):
             numbers |= {f"{name}_low": low, f"{name}_high": high}
     return numbers

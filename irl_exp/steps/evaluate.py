@@ -10,29 +10,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from irl_exp.config import InputError
+from irl_exp.config import EvaluationConfig, InputError
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
-from irl_exp.metrics import agreement, reward_distance
+from irl_exp.metrics import agreement, resampled, reward_distance
 from irl_exp.metrics.disagreement import agreed_signs, disagreement
 from irl_exp.metrics.identifiability import identification
 from irl_exp.models.reward_kinds import EnsembleReward
-from irl_exp.models.reward_model import Facts, Reward
+from irl_exp.models.reward_model import Facts
 from irl_exp.models.saved_rewards import load_reward
 from irl_exp.modules.trace import EPOCH, TRACE_FILE
 from irl_exp.modules.training import CURVES_FILE
+from irl_exp.solvers import frozen
 from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench, read_jsonl, write_jsonl, write_summary
-from irl_exp.steps.calibration import bootstrap
+from irl_exp.steps.calibration import bootstrap, bootstrap_at_once
+from irl_exp.steps.features import Texts, features
 from irl_exp.steps.observe import OF_OTHER_STEPS, OF_SECOND, SAMPLES_FILE, write_samples
+from irl_exp.steps.scores import Scores, scores
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
 VERSION = 5
 # STARC distance of two rewards whose correlation is a half.
 SAME_ENOUGH = 0.5
-
-Texts = tuple[list[str], list[str]]
 
 
 class Course(TypedDict):
@@ -62,21 +63,21 @@ def evaluate(
     policies wrote, now with R̂ beside R*. Where R̂ was traced, there are curves over its epochs.
     """
     completions = evaluate_panel.completions(bench, comments, reference)
+    people, demonstrations = Comments.load(comments.path), Demonstrations.load(pairs.path)
+    table = evaluate_panel.texts(comments, completions)
+    rewards = {"truth": truth, "recovered": recovered}
+    rewards |= {"twin": twin} if twin else {}
+    rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
+    texts = asked(bench.config.evaluation, people, demonstrations, table)
+    sources = {"comments": comments, "pairs": pairs, "panel": completions}
+    scored = score_each(bench, rewards, reference, texts, sources)
 
     def compute(folder: Path) -> None:
-        study = _Evaluation(
-            bench,
-            Comments.load(comments.path),
-            Demonstrations.load(pairs.path),
-            evaluate_panel.texts(comments, completions),
-        )
+        study = _Evaluation(bench, people, demonstrations, table, scored)
         numbers = study.recovery(truth, recovered) | study.consensus(truth, recovered)
         for name, control in controls.items():
             numbers |= study.control(name, truth, control)
         numbers |= study.floor(truth, twin) | study.opinion(recovered)
-        rewards = {"truth": truth, "recovered": recovered}
-        rewards |= {"twin": twin} if twin else {}
-        rewards |= {f"control/{name}": c for name, c in controls.items() if c is not None}
         study.panel(rewards).to_parquet(folder / evaluate_panel.PANEL_FILE, index=False)
         records = [r for o in observed.values() for r in read_jsonl(o.path / SAMPLES_FILE)]
         write_samples(folder, records, bench, recovered)
@@ -122,48 +123,62 @@ def evaluate(
     return artifact
 
 
+def score_each(
+    bench: Bench,
+    rewards: Mapping[str, Artifact],
+    reference: Artifact,
+    texts: Mapping[str, Texts],
+    sources: Mapping[str, Artifact],
+) -> dict[str, Scores]:
+    """By the fingerprint of each reward: an artifact each, for most of these rewards are those of
+    other runs too, and where runs differ in R̂'s seeds alone, all that nothing is drawn for."""
+    config = bench.config
+    solvers = {f"control/{name}": solver for name, solver in config.evaluation.controls.items()}
+    solvers["recovered"] = config.solver
+    states = None
+    if frozen(config.solver):
+        states = features(bench, "evaluate", reference, list(texts.values()), sources)
+    return {
+        reward.fingerprint: scores(
+            bench,
+            name,
+            reward,
+            texts,
+            sources,
+            states if name in solvers and frozen(solvers[name]) else None,
+        )
+        for name, reward in rewards.items()
+    }
+
+
 class _Evaluation:
-    """Scores each reward once on each set of texts, and measures.
+    """Measures, from the scores of each reward by its fingerprint (steps/scores.py).
 
     `table` has the texts of the panel (steps/evaluate_panel.py).
     """
 
     def __init__(
-        self, bench: Bench, comments: Comments, pairs: Demonstrations, table: pd.DataFrame
+        self,
+        bench: Bench,
+        comments: Comments,
+        pairs: Demonstrations,
+        table: pd.DataFrame,
+        scored: Mapping[str, Scores],
     ) -> None:
         self.bench = bench
         self.config = bench.config.evaluation
         self.test, self.validation = comments.split("test"), comments.split("validation")
         self.width = 2 * pairs.k
         self.table = table
-        completions = table[table["kind"] == evaluate_panel.REFERENCE]
-        self.texts: dict[str, Texts] = {
-            "test": _texts(self.test),
-            "validation": _texts(self.validation),
-            "pool": pairs.split("test").pool(),
-            "panel": (completions["prompt"].tolist(), completions["completion"].tolist()),
-        }
+        self.pairs, self.scored = pairs, scored
         # Where the pooled numbers are from, and the clusters of its texts.
         self.pooled, self.clusters = "test", self.test.group_ids
         if self.config.texts == "training":
-            training = pairs.split("train")
-            self.texts["training"] = training.pool()
-            self.pooled, self.clusters = "training", np.arange(len(training)).repeat(self.width)
-        self.rewards: dict[str, Reward] = {}
-        self.scores: dict[tuple[str, str], NDArray[np.float32]] = {}
+            count = len(pairs.split("train"))
+            self.pooled, self.clusters = "training", np.arange(count).repeat(self.width)
 
     def score(self, artifact: Artifact, where: str) -> NDArray[np.float32]:
-        key = (artifact.fingerprint, where)
-        if key not in self.scores:
-            self.scores[key] = self.reward(artifact).score(*self.texts[where]).numpy()
-        return self.scores[key]
-
-    def reward(self, artifact: Artifact) -> Reward:
-        if artifact.fingerprint not in self.rewards:
-            self.rewards[artifact.fingerprint] = load_reward(
-                artifact.path, self.bench.config.trainer.score_batch_size, self.bench.device
-            )
-        return self.rewards[artifact.fingerprint]
+        return self.scored[artifact.fingerprint][where]
 
     def recovery(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
         """Identified numbers (order and distance within a prompt), then the pooled ones."""
@@ -173,15 +188,30 @@ class _Evaluation:
             threshold = 0.0
         ours, theirs = self.score(recovered, self.pooled), self.score(truth, self.pooled)
         labels = self.labels(truth, self.pooled)
-        pooled = bootstrap(
+        pooled = bootstrap_at_once(
             self.config,
             {
-                "auc": lambda s, t, y: _auc(s, y),
-                "accuracy": lambda s, t, y: agreement.accuracy(s, y, threshold),
-                "f1": lambda s, t, y: agreement.f1(s, y, threshold),
-                "accuracy_at_zero": lambda s, t, y: agreement.accuracy_at_zero(s, y),
-                "pearson": lambda s, t, y: agreement.pearson(s, t),
-                "spearman": lambda s, t, y: agreement.spearman(s, t),
+                "auc": (lambda s, t, y: _auc(s, y), lambda c, s, t, y: resampled.auc(c, s, y)),
+                "accuracy": (
+                    lambda s, t, y: agreement.accuracy(s, y, threshold),
+                    lambda c, s, t, y: resampled.accuracy(c, s, y, threshold),
+                ),
+                "f1": (
+                    lambda s, t, y: agreement.f1(s, y, threshold),
+                    lambda c, s, t, y: resampled.f1(c, s, y, threshold),
+                ),
+                "accuracy_at_zero": (
+                    lambda s, t, y: agreement.accuracy_at_zero(s, y),
+                    lambda c, s, t, y: resampled.accuracy_at_zero(c, s, y),
+                ),
+                "pearson": (
+                    lambda s, t, y: agreement.pearson(s, t),
+                    lambda c, s, t, y: resampled.pearson(c, s, t),
+                ),
+                "spearman": (
+                    lambda s, t, y: agreement.spearman(s, t),
+                    lambda c, s, t, y: resampled.spearman(c, s, t),
+                ),
             },
             self.clusters,
             ours,
@@ -210,10 +240,12 @@ class _Evaluation:
 
     def consensus(self, truth: Artifact, recovered: Artifact) -> dict[str, Value]:
         """Of an ensemble: what its members agree on, and whether that is right."""
-        reward = self.reward(recovered)
-        if not isinstance(reward, EnsembleReward):
+        if Facts.load(recovered.path).kind != EnsembleReward.kind:
             return {}
-        members = reward.members(*self.texts["pool"]).numpy()
+        size, device = self.bench.config.trainer.score_batch_size, self.bench.device
+        reward = load_reward(recovered.path, size, device)
+        assert isinstance(reward, EnsembleReward)
+        members = reward.members(*self.pairs.split("test").pool()).numpy()
         members = members.reshape(len(members), -1, self.width).swapaxes(0, 1)
         aligned, reference = np.split(self.score(truth, "pool").reshape(-1, self.width), 2, axis=1)
         signs = agreed_signs(members)
@@ -252,9 +284,12 @@ class _Evaluation:
         theirs, ours = (
             self.score(artifact, "pool").reshape(-1, self.width) for artifact in (truth, other)
         )
-        return bootstrap(
+        return bootstrap_at_once(
             self.config,
-            {"pair_accuracy": agreement.pair_accuracy, "starc": reward_distance.starc},
+            {
+                "pair_accuracy": (agreement.pair_accuracy, resampled.pair_accuracy),
+                "starc": (reward_distance.starc, resampled.starc),
+            },
             None,
             theirs,
             ours,
@@ -266,9 +301,9 @@ class _Evaluation:
                 f"control/{name}/{metric}": NOT_APPLICABLE
                 for metric in ("auc", "starc", "pair_accuracy")
             }
-        pooled = bootstrap(
+        pooled = bootstrap_at_once(
             self.config,
-            {"auc": _auc},
+            {"auc": (_auc, resampled.auc)},
             self.clusters,
             self.score(control, self.pooled),
             self.labels(truth, self.pooled),
@@ -312,6 +347,22 @@ class _Evaluation:
                 "pair_accuracy": agreement.pair_accuracy(theirs, pools),
                 "starc": reward_distance.starc(theirs, pools),
             }
+
+
+def asked(
+    config: EvaluationConfig, comments: Comments, pairs: Demonstrations, table: pd.DataFrame
+) -> dict[str, Texts]:
+    """The sets of texts on which rewards are compared; `table` is the panel's."""
+    completions = table[table["kind"] == evaluate_panel.REFERENCE]
+    texts: dict[str, Texts] = {
+        "test": _texts(comments.split("test")),
+        "validation": _texts(comments.split("validation")),
+        "pool": pairs.split("test").pool(),
+        "panel": (completions["prompt"].tolist(), completions["completion"].tolist()),
+    }
+    if config.texts == "training":
+        texts["training"] = pairs.split("train").pool()
+    return texts
 
 
 def _auc(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

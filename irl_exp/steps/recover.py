@@ -16,16 +16,18 @@ from irl_exp.config import (
 )
 from irl_exp.data.comments import Comments
 from irl_exp.data.pairs import Demonstrations
+from irl_exp.models.network_reward import States
 from irl_exp.modules.trace import TRACE_FILE
-from irl_exp.solvers import SOLVERS
+from irl_exp.solvers import SOLVERS, frozen, seeds
 from irl_exp.solvers.plugin import Plugin
 from irl_exp.solvers.problem import Problem
 from irl_exp.steps import evaluate_panel
 from irl_exp.steps.bench import Bench
 from irl_exp.steps.calibration import save_calibrated, unit_texts
+from irl_exp.steps.features import features
 from irl_exp.store import Artifact
 
-VERSION = 3
+VERSION = 4
 
 
 def recover(
@@ -44,12 +46,16 @@ def recover(
     """
     plugin = Plugin.read(solver.file) if isinstance(solver, PluginSolver) else None
     facts = _facts(solver) | ({"file": plugin.digest} if plugin else {})
-    seeds = bench.config.seeds
+    initialization, order = seeds(solver, bench.config.seeds)
     # On the panel, so that what R̂ was at each epoch is known where it is measured in the end.
     traced = isinstance(solver, GradientSolver) and solver.trace
     written = evaluate_panel.completions(bench, comments, reference) if traced else None
+    # Shared by all seeds and solvers that leave the reference's body as it is. For a control alone,
+    # which may read little of it, it would not be worth it.
+    shared = frozen(solver) and frozen(bench.config.solver)
+    states = learned_from(bench, comments, pairs, reference) if shared else None
     # Where both seeds are one number, as by default, it stands for both.
-    apart = {"initialization": seeds.initialization} if seeds.initialization != seeds.order else {}
+    apart = {"initialization": initialization} if initialization != order else {}
     kl_coef, max_new_tokens = bench.config.rlhf.kl_coef, bench.config.dataset.max_new_tokens
 
     def compute(folder: Path) -> None:
@@ -63,15 +69,16 @@ def recover(
             max_new_tokens=max_new_tokens,
             trainer=bench.config.trainer,
             device=bench.device,
-            initialization=seeds.initialization,
-            order=seeds.order,
+            initialization=initialization,
+            order=order,
             folder=folder,
             traced=evaluate_panel.texts(comments, written) if written else None,
+            known=States.load(states.path) if states else None,
         )
         unit = unit_texts(reference, pairs)
         reward = plugin.solve(problem) if plugin else SOLVERS[solver.name](problem)
         table = Comments.load(comments.path)
-        origin = {"solver": facts, "seed": seeds.order, **apart}
+        origin = {"solver": facts, "seed": order, **apart}
         try:
             control = label.startswith("control_")
             save_calibrated(reward, folder, table, unit, origin, must_vary=not control)
@@ -93,12 +100,25 @@ def recover(
             "truth": truth,
             **({"panel": written} if written else {}),
         },
-        seed=seeds.order,
+        seed=order,
         label=label,
     )
     if written:
         shutil.copyfile(artifact.path / TRACE_FILE, bench.tracker.folder / TRACE_FILE)
     return artifact
+
+
+def learned_from(
+    bench: Bench, comments: Artifact, pairs: Artifact, reference: Artifact
+) -> Artifact:
+    """Features of all that recovery reads: demonstrations, and what gives threshold and unit."""
+    demonstrations, table = Demonstrations.load(pairs.path), Comments.load(comments.path)
+    texts = [demonstrations.split(name).pool() for name in ("train", "validation")]
+    texts.append(unit_texts(reference, pairs))
+    if table.labelled:
+        calibration = table.split("calibration")
+        texts.append((calibration.table["prompt"].tolist(), calibration.completions))
+    return features(bench, "recover", reference, texts, {"comments": comments, "pairs": pairs})
 
 
 def as_measured(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from irl_exp.config import ClassifierSolver, GradientSolver, MarginSolver, TrainerConfig
 from irl_exp.data.pairs import Demonstrations
+from irl_exp.models import network_reward
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.network_reward import NetworkReward, from_body
+from irl_exp.models.network_reward import NetworkReward, States, from_body
 from irl_exp.models.reward_model import Facts, Normalizer
 from irl_exp.models.saved_rewards import load_reward
 from irl_exp.solvers import SOLVERS
@@ -187,3 +188,20 @@ def test_what_lora_trained_loads_without_peft(problem: Problem, tmp_path: Path) 
     said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
     expected = load_reward(folder).score(["On article 1"], [", thanks"]).item()
     assert json.loads(said)["score"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hinge", "membership"])
+def test_a_head_learns_the_same_from_known_features(name: str, problem: Problem) -> None:
+    problem = replace(problem, config=CONFIGS[name])
+    texts = problem.demonstrations.pool()
+    body = problem.new_reward()
+    body.network.eval()
+    rows = network_reward.encode(body.tokenizer, body.network, *texts)
+    states = States({tuple(row): i for i, row in enumerate(rows)}, body.states(rows, 8))
+    read, known = (
+        solve(replace(problem, known=states if known else None), trainable="head").score(*texts)
+        for known in (False, True)
+    )
+    torch.testing.assert_close(known, read, rtol=1e-3, atol=1e-4)
+    started = problem.new_reward().score(*texts)
+    assert not torch.allclose(known, started, rtol=1e-3, atol=1e-2)

@@ -21,6 +21,7 @@ from irl_exp.config import (
     MaxEntropySolver,
     PlanningSolver,
     ProjectionSolver,
+    SeedsConfig,
     SolverConfig,
     SvmSolver,
     TrainerConfig,
@@ -34,7 +35,7 @@ from irl_exp.models.reward_kinds import ClosedFormReward, LengthReward
 from irl_exp.models.reward_model import Facts, Normalizer
 from irl_exp.models.saved_rewards import load_reward
 from irl_exp.modules import ppo
-from irl_exp.solvers import SOLVERS
+from irl_exp.solvers import DRAWN, SOLVERS, seeds
 from irl_exp.solvers.bayesian import Gaussian
 from irl_exp.solvers.problem import Problem
 from tests.materials import PLAIN_PPO
@@ -429,3 +430,25 @@ def test_a_recovered_reward_is_saved_and_loaded(problem: Problem, tmp_path: Path
     pool = problem.demonstrations.split("validation").pool()
     loaded = load_reward(tmp_path, batch_size=3)
     torch.testing.assert_close(loaded.score(*pool), reward.score(*pool), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_seeds_that_it_is_said_not_to_draw_from_change_no_bit(
+    name: str, problem: Problem, tmp_path: Path
+) -> None:
+    others = {"initialization": 7, "order": 8}
+    others |= {seed: getattr(problem, seed) for seed in DRAWN[name]}
+    scores = [
+        SOLVERS[name](replace(given, config=CONFIGS[name], folder=tmp_path)).score(
+            *problem.demonstrations.split("test").pool()
+        )
+        for given in (problem, replace(problem, **others))  # type: ignore[arg-type]
+    ]
+    assert torch.equal(*scores)
+
+
+def test_seeds_count_as_far_as_they_are_drawn_from() -> None:
+    given = SeedsConfig(*[0] * 5, initialization=1, order=2)
+    expected = {"svm": (0, 0), "bayesian": (2, 2), "untrained": (1, 1), "hinge": (1, 2)}
+    expected |= {"failure_aware": (1, 2), "failure_aware_max_entropy": (0, 0), "ensemble": (1, 2)}
+    assert {name: seeds(CONFIGS[name], given) for name in expected} == expected
