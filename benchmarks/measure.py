@@ -116,8 +116,23 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, flo
 
 def counted(call: Callable[[], Any]) -> int:
     """Floating-point operations in the matrix products (and attention) of a call."""
+    import torch
+    from torch.utils import flop_counter
     from torch.utils.flop_counter import FlopCounterMode
 
+    # Of torch's fused kernels for attention the counter does not know those of the CPU.
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    known = {
+        fused: lambda q, k, v, *rest, **more: flop_counter.sdpa_flop_count(q, k, v),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *rest, **more: flop_counter.sdpa_backward_flop_count(
+                grad, q, k, v
+            )
+        ),
+    }
+    for kernel, formula in known.items():
+        if kernel not in flop_counter.flop_registry:
+            flop_counter.register_flop_formula(kernel)(formula)
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
