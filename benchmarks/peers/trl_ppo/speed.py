@@ -71,8 +71,7 @@ def networks(given: argparse.Namespace) -> dict[str, Any]:
     """Policy, reference, value model and R*."""
     reference, reward = given.folder / "reference", given.folder / "reward"
     tuned, cuda = given.arm != "trl", given.device == "cuda"
-    # A CPU's fused attention is unknown to what counts operations.
-    plain = {"attn_implementation": "eager"} if given.count or (tuned and not cuda) else {}
+    plain = {"attn_implementation": "eager"} if tuned and not cuda else {}
     # What is not trained needs no 32-bit weights where products are made in 16.
     frozen = {**plain, "dtype": torch.bfloat16} if tuned and cuda else plain
     models = {
