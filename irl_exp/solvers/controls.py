@@ -58,6 +58,7 @@ def membership(problem: Problem) -> NetworkReward:
     return gradient.train(
         problem,
         RewardModeling(reward, config.learning_rate, config.weight_decay, config.warmup),
+        [row for row, _ in train],
         ResumableLoader(train, batches, collate),
         # A generator of its own: else every epoch would draw from the global one.
         DataLoader(

@@ -1,5 +1,7 @@
 """What every gradient solver does: some parts of a network train, until validation says enough."""
 
+from collections.abc import Sequence
+
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
@@ -34,11 +36,13 @@ def new_reward(problem: Problem) -> NetworkReward:
 def train(
     problem: Problem,
     module: MaxMargin | RewardModeling,
+    rows: Sequence[Sequence[int]],
     loader: DataLoader,
     validation: DataLoader,
     max_grad_norm: float,
 ) -> NetworkReward:
-    """The module's reward, trained, as a plain network on the problem's device."""
+    """The module's reward, trained, as a plain network on the problem's device. `rows` are all that
+    the loader's batches hold."""
     config = problem.config
     assert isinstance(config, GradientSolver)
     callbacks: list[Callback] = []
@@ -46,16 +50,17 @@ def train(
         callbacks.append(EarlyStopping(config.patience, module.criterion))
     if problem.traced is not None:
         callbacks.append(Trace(problem.traced, module.reward, problem.folder))
-    fit(
-        module,
-        loader,
-        problem.trainer,
-        problem.folder,
-        epochs=config.epochs,
-        max_grad_norm=max_grad_norm,
-        validation=validation,
-        callbacks=callbacks,
-    )
+    with trainable.used_embeddings(module.reward.network, rows):
+        fit(
+            module,
+            loader,
+            problem.trainer,
+            problem.folder,
+            epochs=config.epochs,
+            max_grad_norm=max_grad_norm,
+            validation=validation,
+            callbacks=callbacks,
+        )
     trainable.merge(module.reward.network)
     module.reward.network.to(problem.device)  # type: ignore[arg-type]
     return module.reward

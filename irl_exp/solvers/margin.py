@@ -48,6 +48,7 @@ def train_on_orders(
     return gradient.train(
         problem,
         module,
+        [row for pool in pools for row in pool],
         ResumableLoader(list(zip(pools, train_order, strict=True)), batches, collate),
         validation_loader(reward, validation, validation_order, config.batch_size),
         config.max_grad_norm,

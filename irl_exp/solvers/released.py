@@ -40,6 +40,7 @@ def solve(problem: Problem) -> NetworkReward:
     return gradient.train(
         problem,
         Released(reward, config),
+        [row for pool in pools for row in pool],
         ResumableLoader(
             list(zip(pools, orders[0], strict=True)),
             shuffled if config.shuffle else in_order(len(pools), config.batch_size),

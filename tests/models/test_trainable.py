@@ -1,5 +1,6 @@
 """Which parts train, in every family of models, and that the others stay as they are."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -22,7 +23,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from irl_exp.config import InputError
-from irl_exp.models.trainable import blocks, merge, restrict
+from irl_exp.models.trainable import blocks, merge, restrict, used_embeddings
+from irl_exp.modules.training import adamw
 from irl_exp.validation import TRAINABLE
 
 SIZES = {
@@ -212,3 +214,42 @@ def test_the_layers_are_not_the_experts_of_one_of_them() -> None:
     body = nn.ModuleDict({"heads": nn.ModuleList(), "layers": nn.ModuleList([Layer(), Layer()])})
     assert blocks(body) is body["layers"]
     assert len(blocks(nn.Linear(2, 2))) == 0
+
+
+@pytest.mark.parametrize("family", ["neox", "gpt2", "llama", "bert", "roberta"])
+def test_embeddings_of_tokens_that_are_not_used_need_not_train(family: str) -> None:
+    """They end as AdamW would have left them, and so does all else."""
+    torch.manual_seed(0)
+    network = FAMILIES[family][0]().eval()
+    other = copy.deepcopy(network)
+    rows = [[5, 9, 9, 31], [7, 5, 1, 1]]
+    _step(network, rows)
+    with used_embeddings(other, [[5, 9, 9, 31], [7, 5]]):
+        assert other.get_input_embeddings().weight.shape == (5, 16)
+        _step(other, rows)
+    trained = dict(network.named_parameters())
+    assert [name for name, _ in other.named_parameters()] == list(trained)
+    for name, weights in other.named_parameters():
+        torch.testing.assert_close(weights, trained[name], rtol=1e-5, atol=1e-6)
+    beside = other(torch.tensor([[40, 41]])).logits  # tokens that stand in no row
+    torch.testing.assert_close(beside, network(torch.tensor([[40, 41]])).logits)
+
+
+def test_embeddings_are_left_alone_where_most_are_used() -> None:
+    network = FAMILIES["neox"][0]()
+    before = network.get_input_embeddings()
+    with used_embeddings(network, [list(range(2, 30))]):
+        assert network.get_input_embeddings() is before
+    restrict(network, "head", 1, 1, torch.Generator())
+    with used_embeddings(network, [[3]]):
+        assert network.get_input_embeddings() is before
+
+
+def _step(network: PreTrainedModel, rows: list[list[int]]) -> None:
+    ids = torch.tensor(rows)
+    made = adamw(network, learning_rate=0.01, weight_decay=0.1, warmup=0.0, steps=4)
+    for _ in range(3):
+        made["optimizer"].zero_grad()
+        network(input_ids=ids, attention_mask=(ids != 1).long()).logits.sum().square().backward()
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
