@@ -26,7 +26,7 @@ from irl_exp.modules import ppo, raft, trl_trainers
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
-VERSION = 5
+VERSION = 6
 
 
 def align(

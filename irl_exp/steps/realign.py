@@ -22,7 +22,7 @@ from irl_exp.steps.align import align
 from irl_exp.steps.bench import Bench, read_summary, write_summary
 from irl_exp.store import Artifact
 
-VERSION = 1
+VERSION = 2
 # Validation prompts by which KL is measured, and completions of each: its standard error is then
 # some hundredths of its spread between completions.
 PROMPTS, COMPLETIONS = 256, 8
