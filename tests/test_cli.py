@@ -23,6 +23,12 @@ from irl_exp.data import synthetic
 from irl_exp.tracking import Tracker
 from tests import warm
 
+# What takes its time to import, and what a sweep can be handed to.
+HEAVY = (
+    *("torch", "transformers", "pytorch_lightning", "numpy", "pandas", "matplotlib", "wandb"),
+    *("joblib", "submitit", "ray", "optuna"),
+)
+
 
 def irl_exp(
     commands: Sequence[Sequence[str]], folder: Path, store: bool = True
@@ -41,6 +47,32 @@ def irl_exp(
 def composed(*overrides: str, hydra: bool = True) -> DictConfig:
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("irl_exp.cli", HEAVY),
+        ("irl_exp.scoring", (*HEAVY, "hydra")),
+        ("irl_exp.export", (*HEAVY, "hydra")),
+        ("irl_exp.store_cli", (*HEAVY, "hydra")),
+        ("irl_exp.report.command", (*HEAVY, "hydra")),
+    ],
+)
+def test_help_loads_nothing_that_it_does_not_need(module: str, heavy: tuple[str, ...]) -> None:
+    """No tensors, no tables, no launcher or sweeper that is installed and not chosen."""
+    script = (
+        f"import sys; from {module} import main\n"
+        "sys.argv = ['command', '--help']\n"
+        "try: main()\n"
+        f"finally: print('loaded:', *sorted(sys.modules.keys() & {{*{heavy!r}}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "loaded:"
 
 
 # --- errors -------------------------------------------------------------------------------------
