@@ -25,6 +25,7 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -220,10 +221,13 @@ def register() -> None:
     # Hydra announces a failed job on standard error before it raises; main says it, in one line.
     JobReturn.return_value = property(_return_value, JobReturn.return_value.fset)  # type: ignore
     # What it does again and again: copy all schemas, though it hands out copies of them (for
-    # --help a hundred times), parse files that are the same, compose a sweep's run twice.
+    # --help a hundred times), parse and merge what is the same, compose a sweep's run twice.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-    ConfigRepository.load_config = _read_once(ConfigRepository.load_config)  # type: ignore
-    ConfigLoaderImpl.load_sweep_config = _composed_once(ConfigLoaderImpl.load_sweep_config)  # type: ignore
+    loader: Any = ConfigLoaderImpl
+    ConfigRepository.load_config = _once(ConfigRepository.load_config, _part)  # type: ignore
+    merge = loader._compose_config_from_defaults_list
+    loader._compose_config_from_defaults_list = _once(merge, _parts)
+    loader.load_sweep_config = _composed_once(loader.load_sweep_config)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     # Outside the groups, so that none stands among the options that --help and <Tab> offer.
@@ -240,20 +244,28 @@ def _return_value(job: JobReturn) -> Any:
     return job._return_value
 
 
-def _read_once(read: Callable[..., Any]) -> Callable[..., Any]:
-    """A part of the configuration, parsed once for as long as its file is the same."""
+def _once(compute: Callable[..., Any], key: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    """What it gave for this key before; pickled, as Hydra changes what it is given."""
     known: dict[tuple[Any, ...], bytes] = {}
 
-    def load_config(repository: ConfigRepository, config_path: str) -> Any:
-        # The first of these places that has it gives it; a file that is missing may come yet.
-        places = [(source.provider, source.path) for source in repository.get_sources()]
-        files = [Path(folder, config_path) for _, folder in places]
-        key = (config_path, *places, *map(_state, files))
-        if key not in known:
-            known[key] = pickle.dumps(read(repository, config_path))
-        return pickle.loads(known[key])  # Hydra changes what it is given
+    def method(*words: Any, **named: Any) -> Any:
+        what = key(*words, **named)
+        if what not in known:
+            known[what] = pickle.dumps(compute(*words, **named))
+        return pickle.loads(known[what])
 
-    return load_config
+    return method
+
+
+def _part(repository: Any, config_path: str) -> tuple[Any, ...]:
+    """Where a part of the configuration can be, the first place that has it wins, and how old."""
+    places = [source.path for source in repository.get_sources()]
+    return config_path, *places, *(_state(Path(place, config_path)) for place in places)
+
+
+def _parts(loader: Any, defaults: list[ResultDefault], repo: Any) -> tuple[Any, ...]:
+    """Of what it is made, in this order."""
+    return repr(defaults), *(_part(repo, str(default.config_path)) for default in defaults)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
