@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from irl_exp import cli, identity
 from irl_exp.config import InputError
@@ -73,6 +75,41 @@ def test_help_loads_nothing_that_it_does_not_need(module: str, heavy: tuple[str,
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+# --- composition --------------------------------------------------------------------------------
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    """What is composed again and again is parsed once, for as long as its files are the same."""
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, group: a]\nkey: 1\n")
+    (tmp_path / "group").mkdir()
+    for number in (1, 10):
+        (tmp_path / "group" / "a.yaml").write_text(f"number: {number}\n")
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            config = compose("config")
+            assert config == {"key": 1, "group": {"number": number}}
+            config.group.number = 100  # is nobody else's
+            assert compose("config").group.number == number
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, group: a]\nkey: 20\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("config") == {"key": 20, "group": {"number": 10}}
+
+
+def test_a_run_is_launched_as_it_was_composed_before() -> None:
+    """A sweeper composes all runs, to see that it can, before the launcher composes the first."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration("config", ["seed=1,2"], RunMode.MULTIRUN)
+        checked = loader.load_sweep_config(sweep, ["seed=2", "model=neox-50k"])
+        launched = loader.load_sweep_config(sweep, ["seed=2", "model=neox-50k"])
+        other = loader.load_sweep_config(sweep, ["seed=1", "model=neox-50k"])
+    assert launched == checked and launched is not checked
+    assert (launched.seed, other.seed) == (2, 1)
+    assert list(launched.hydra.overrides.task) == ["seed=2", "model=neox-50k"]
+    with pytest.raises(ConfigKeyError):
+        launched["sead"] = 1
+    cli.Sweep.composed.clear()
 
 
 # --- errors -------------------------------------------------------------------------------------
