@@ -13,15 +13,23 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from irl_exp import cli, identity
 from irl_exp.config import InputError
 from irl_exp.data import synthetic
 from irl_exp.tracking import Tracker
 from tests import warm
+
+# What takes its time to import, and what a sweep can be handed to.
+HEAVY = (
+    *("torch", "transformers", "pytorch_lightning", "numpy", "pandas", "matplotlib", "wandb"),
+    *("joblib", "submitit", "ray", "optuna"),
+)
 
 
 def irl_exp(
@@ -41,6 +49,67 @@ def irl_exp(
 def composed(*overrides: str, hydra: bool = True) -> DictConfig:
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("irl_exp.cli", HEAVY),
+        ("irl_exp.scoring", (*HEAVY, "hydra")),
+        ("irl_exp.export", (*HEAVY, "hydra")),
+        ("irl_exp.store_cli", (*HEAVY, "hydra")),
+        ("irl_exp.report.command", (*HEAVY, "hydra")),
+    ],
+)
+def test_help_loads_nothing_that_it_does_not_need(module: str, heavy: tuple[str, ...]) -> None:
+    """No tensors, no tables, no launcher or sweeper that is installed and not chosen."""
+    script = (
+        f"import sys; from {module} import main\n"
+        "sys.argv = ['command', '--help']\n"
+        "try: main()\n"
+        f"finally: print('loaded:', *sorted(sys.modules.keys() & {{*{heavy!r}}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+# --- composition --------------------------------------------------------------------------------
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    """What is composed again and again is parsed once, for as long as its files are the same."""
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, group: a]\nkey: 1\n")
+    (tmp_path / "group").mkdir()
+    for number in (1, 10):
+        (tmp_path / "group" / "a.yaml").write_text(f"number: {number}\n")
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            config = compose("config")
+            assert config == {"key": 1, "group": {"number": number}}
+            config.group.number = 100  # is nobody else's
+            assert compose("config").group.number == number
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, group: a]\nkey: 20\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("config") == {"key": 20, "group": {"number": 10}}
+
+
+def test_a_run_is_launched_as_it_was_composed_before() -> None:
+    """A sweeper composes all runs, to see that it can, before the launcher composes the first."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration("config", ["seed=1,2"], RunMode.MULTIRUN)
+        checked = loader.load_sweep_config(sweep, ["seed=2", "model=neox-50k"])
+        launched = loader.load_sweep_config(sweep, ["seed=2", "model=neox-50k"])
+        other = loader.load_sweep_config(sweep, ["seed=1", "model=neox-50k"])
+    assert launched == checked and launched is not checked
+    assert (launched.seed, other.seed) == (2, 1)
+    assert list(launched.hydra.overrides.task) == ["seed=2", "model=neox-50k"]
+    with pytest.raises(ConfigKeyError):
+        launched["sead"] = 1
+    cli.Sweep.composed.clear()
 
 
 # --- errors -------------------------------------------------------------------------------------

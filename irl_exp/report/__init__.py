@@ -2,3 +2,7 @@
 
 `page.write(folder)` draws the figures and writes report.md; `page.show(folder)` prints the tables.
 """
+
+
+class NoReport(Exception):
+    """What was asked for cannot be reported, as one clear line: what, where, what was expected."""

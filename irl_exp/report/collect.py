@@ -11,6 +11,7 @@ import pandas as pd
 from yaml import YAMLError
 
 from irl_exp.metrics.statistics import mean_interval
+from irl_exp.report import NoReport
 from irl_exp.report.run import NOT_APPLICABLE, Run, number
 
 # What decides no result, and so makes no two studies differ.
@@ -36,10 +37,6 @@ LEVEL = 0.95
 SIZE = "model/parameters"
 
 Values = dict[str, Hashable]
-
-
-class NoReport(Exception):
-    """What was asked for cannot be reported, as one clear line: what, where, what was expected."""
 
 
 @dataclass(frozen=True)

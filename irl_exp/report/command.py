@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irl_exp.report.collect import NoReport, collect
+from irl_exp.report import NoReport
 
 if TYPE_CHECKING:
     from irl_exp.report.document import Report
@@ -96,6 +96,8 @@ def parse_released(words: list[str]) -> argparse.Namespace:
 
 
 def run(folders: list[Path], output: Path | None) -> None:
+    from irl_exp.report.collect import collect  # --help need not wait for tables of pandas
+
     runs = collect(folders)
     if output is None:
         one_run = (folders[0] / "status.json").is_file()

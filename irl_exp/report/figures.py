@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
@@ -62,7 +63,7 @@ def draw(folder: Path) -> dict[str, Path]:
         with rc_context(STYLE):  # type: ignore[arg-type]
             figure = painter(run)
             if figure is not None:
-                figure.savefig(path)
+                FigureCanvasAgg(figure).print_png(path)  # `savefig` draws everything twice
                 drawn[name] = path
     return drawn
 

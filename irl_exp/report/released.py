@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from irl_exp.metrics import agreement
 from irl_exp.metrics.selection import best_accuracy
-from irl_exp.report.collect import NoReport, is_number
+from irl_exp.report import NoReport
+from irl_exp.report.collect import is_number
 
 TRUTH = "true_reward"
 # Key of a file of curves -> what it is called here.

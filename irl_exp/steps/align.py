@@ -22,7 +22,7 @@ from irl_exp.models import language_model, policies
 from irl_exp.models.reward_model import Scorer
 from irl_exp.models.saved_rewards import load_normalized
 from irl_exp.models.shaped_reward import ShapedReward
-from irl_exp.modules import ppo, raft, trl_trainers
+from irl_exp.modules import ppo, raft
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
 
@@ -144,6 +144,8 @@ def _train(
         )
         return None
     assert isinstance(config, GroupConfig | DPOConfig)
+    from irl_exp.modules import trl_trainers  # half a second, which other ways need not wait for
+
     trl_trainers.align(
         config,
         reference.path,

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from irl_exp.report import NoReport
 from irl_exp.report.collect import (
     DRIVERS,
     Mean,
-    NoReport,
     axes,
     collect,
     configurations,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from irl_exp.report import command
-from irl_exp.report.collect import NoReport
+from irl_exp.report import NoReport, command
 from tests.report.conftest import write_small_run
 from tests.report.test_distances import EAST, NORTH
 

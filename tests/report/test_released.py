@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from irl_exp.report import published, released, released_page
-from irl_exp.report.collect import NoReport
+from irl_exp.report import NoReport, published, released, released_page
 from irl_exp.report.document import Report
 from irl_exp.report.tables import Table
 
