@@ -321,6 +321,9 @@ def as_irl_exp(trainer: Any) -> None:
     """What the command sets in its process before it computes."""
     import torch
 
+    from irl_exp import memory
+
+    memory.keep_freed()
     torch.set_float32_matmul_precision(trainer.matmul_precision)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

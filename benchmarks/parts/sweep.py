@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Arm, Options, Sample, interleaved, once, spread, table
-
 from benchmarks.parts.start import place
 
 STUDY = ("+debug=smoke", "until=evaluate")

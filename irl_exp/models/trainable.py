@@ -7,7 +7,7 @@ embeddings) is the body's. The head always trains.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import dropwhile
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def used_embeddings(network: PreTrainedModel, rows: Sequence[Sequence[int]]) -> 
     What AdamW does to the others, whose gradient is zero, is known without doing it: with 50,304
     words and 70 million weights, the larger part of its work.
     """
-    whole = network.get_input_embeddings()
+    whole = cast(nn.Embedding, network.get_input_embeddings())
     used = torch.tensor(sorted({token for row in rows for token in row}))
     if not _alone(network, whole) or 2 * len(used) > len(whole.weight):
         yield
@@ -109,6 +109,8 @@ def _alone(network: PreTrainedModel, embedding: nn.Module) -> bool:
 class _UsedRows(nn.Module):
     """The rows of `used` tokens, to be trained, and a row of ones: decay makes of it the factor by
     which all other rows have shrunk."""
+
+    places: Tensor
 
     def __init__(self, whole: nn.Embedding, used: Tensor) -> None:
         super().__init__()
