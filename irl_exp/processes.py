@@ -95,10 +95,8 @@ def keep_in_step(wanted: bool) -> None:
 def pieces(rows: Tensor, sizes: int | list[int]) -> Sequence[Tensor]:
     """Rows in the pieces that pass a network: of these sizes, or of one size that is no larger, for
     a small piece costs little less; in step, as many pieces as all have."""
-    if isinstance(sizes, int):
-        cut = rows.tensor_split(-(-len(rows) // sizes))
-    else:
-        cut = rows.split(sizes)
+    alike = rows.tensor_split(-(len(rows) // -sizes)) if isinstance(sizes, int) else None
+    cut = alike or rows.split(sizes)
     if not _in_step:
         return cut
     count = torch.tensor(len(cut))
