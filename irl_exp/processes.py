@@ -92,9 +92,10 @@ def keep_in_step(wanted: bool) -> None:
     _in_step = wanted
 
 
-def pieces(rows: Tensor, most: int) -> Sequence[Tensor]:
-    """Rows in the pieces that pass a network, of `most` or fewer; in step, as many as all have."""
-    cut = rows.split(most)
+def pieces(rows: Tensor, sizes: int | list[int]) -> Sequence[Tensor]:
+    """Rows in the pieces that pass a network, of so many or fewer; in step, as many pieces as all
+    have."""
+    cut = rows.split(sizes)
     if not _in_step:
         return cut
     count = torch.tensor(len(cut))

@@ -19,6 +19,9 @@ from irl_exp.models import language_model
 
 # Texts of a training batch that pass the network at once, in the order of their lengths.
 TRAINING_ROWS = 64
+# Tokens that pass it at once on a CPU, padding counted: what a layer makes of more does not fit its
+# caches. A GPU is faster the more there are.
+CPU_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,26 @@ class NetworkReward:
         """
         read = read or self._scores
         device = next(self.network.parameters()).device
-        order = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        lengths, order = torch.tensor([len(row) for row in rows]).sort(stable=True)
+        most = CPU_TOKENS if device.type == "cpu" else size * int(lengths[-1])
         found = []
-        for chosen in processes.pieces(order, size):
+        for chosen in processes.pieces(order, passes(lengths.tolist(), size, most)):
             some = [rows[i] for i in chosen.tolist()]
             ids, mask = language_model.pad(some, self.tokenizer.pad_token_id, side="right")
             found.append(read(ids.to(device), mask.to(device)).float())
         return torch.cat(found).index_select(0, order.argsort().to(device))
+
+
+def passes(lengths: Sequence[int], size: int, tokens: int) -> list[int]:
+    """How many rows pass together, of rows in the order of their lengths: `size` or fewer, and with
+    their padding no more than `tokens`, unless one alone has more."""
+    counts, start = [], 0
+    for place, length in enumerate(lengths):
+        rows = place - start
+        if rows and (rows == size or (rows + 1) * length > tokens):
+            counts.append(rows)
+            start = place
+    return [*counts, len(lengths) - start]
 
 
 def encode(

@@ -21,7 +21,7 @@ from transformers import (
 from irl_exp.config import InputError
 from irl_exp.models import network_reward, saved_rewards
 from irl_exp.models.language_model import LanguageModel
-from irl_exp.models.network_reward import NetworkReward, from_body, from_classifier
+from irl_exp.models.network_reward import NetworkReward, from_body, from_classifier, passes
 from irl_exp.models.reward_kinds import LengthReward
 from irl_exp.models.reward_model import Facts, Normalizer
 from irl_exp.models.saved_rewards import load_normalized, load_reward
@@ -337,3 +337,9 @@ def test_a_classifier_with_two_outputs_is_no_reward(classifier: Callable[..., Pa
     Facts("network", Normalizer(0.0, 1.0), {}).save(folder)
     with pytest.raises(InputError, match="expected one output, found 2"):
         load_reward(folder)
+
+
+def test_rows_pass_in_the_order_of_their_lengths_and_with_little_padding() -> None:
+    assert passes([1, 2, 3, 4], size=2, tokens=100) == [2, 2]
+    assert passes([2, 2, 5, 5, 9, 30], size=4, tokens=12) == [2, 2, 1, 1]
+    assert passes([7], size=4, tokens=1) == [1]
