@@ -251,7 +251,10 @@ def _once(compute: Callable[..., Any], key: Callable[..., tuple[Any, ...]]) -> C
     def method(*words: Any, **named: Any) -> Any:
         what = key(*words, **named)
         if what not in known:
-            known[what] = pickle.dumps(compute(*words, **named))
+            found = compute(*words, **named)
+            if isinstance(found, DictConfig):
+                OmegaConf.clear_cache(found)  # what it is ${now:} is not what it will be
+            known[what] = pickle.dumps(found)
         return pickle.loads(known[what])
 
     return method
