@@ -217,7 +217,7 @@ def agree(place: Path, device: str) -> Sample:
     steps = PAIRS * EPOCHS // BATCH
 
     def falling(step: int) -> float:
-        return max(0.0, (steps - step) / (steps - 1))
+        return min(1.0, max(0.0, (steps - step) / (steps - 1)))
 
     pairs = _texts(place)
     published_loop.recover(reward, place / "truth", pairs, batches, RATE, falling)

@@ -69,7 +69,7 @@ def recover(
     correlations = []
     for epoch in batches:
         truths = torch.tensor(true_scores(truth, texts, device))
-        found = torch.tensor([float(reward(text)) for text in texts])
+        found = torch.stack([reward(text).detach() for text in texts]).cpu()
         correlations.append(float(torch.corrcoef(torch.stack([truths, found]))[0, 1]))
         for batch in epoch:
             optimizer.zero_grad()

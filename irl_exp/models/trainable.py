@@ -85,7 +85,11 @@ def used_embeddings(network: PreTrainedModel, rows: Sequence[Sequence[int]]) -> 
     """
     whole = cast(nn.Embedding, network.get_input_embeddings())
     used = torch.tensor(sorted({token for row in rows for token in row}))
-    if not _alone(network, whole) or 2 * len(used) > len(whole.weight):
+    if not (
+        isinstance(whole, nn.Embedding)
+        and _alone(network, whole)
+        and 2 * len(used) <= whole.num_embeddings
+    ):
         yield
         return
     part = _UsedRows(whole, used.to(whole.weight.device))
@@ -98,8 +102,8 @@ def used_embeddings(network: PreTrainedModel, rows: Sequence[Sequence[int]]) -> 
         whole.weight[used] = trained[:-1]
 
 
-def _alone(network: PreTrainedModel, embedding: nn.Module) -> bool:
-    """Whether it is a plain embedding that trains, and whose weights are nothing else besides."""
+def _alone(network: PreTrainedModel, embedding: nn.Embedding) -> bool:
+    """Whether it is a plain one that trains, and whose weights are nothing else besides."""
     if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
         return False
     named = network.named_parameters(remove_duplicate=False)
