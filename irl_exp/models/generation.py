@@ -20,6 +20,7 @@ from irl_exp.models.language_model import LanguageModel
 
 # The share of rows still writing below which those that have ended leave the batch.
 COMPACT_BELOW = 0.75
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,12 @@ def sample_tokens(
         logits, state = reader.read(step)
         probs = logits.float().softmax(-1)
         token = probs.argmax(-1) if greedy else _draw(probs, draws.uniforms(rows))
-        drawn = probs.gather(1, token.unsqueeze(1)).squeeze(1).log()
+        # Rounding can draw the last token where its probability is 0 in 32 bits: no infinities.
+        drawn = probs.gather(1, token.unsqueeze(1)).squeeze(1).clamp_min(TINY).log()
         token = torch.where(alive, token, pad)
         ids[rows, t] = token
         written[rows, t] = alive.long()
-        log_probs[rows, t] = drawn * alive
+        log_probs[rows, t] = torch.where(alive, drawn, 0.0)
         if with_states and state is not None:
             states = log_probs.new_zeros(*shape, state.shape[1]) if states is None else states
             states[rows, t] = state.float() * alive.unsqueeze(1)
