@@ -94,10 +94,8 @@ def curate(place: Path, count: int) -> None:
     """A file as `dataset=file` curates it, with dataset.size=2000."""
     from irl_exp.data import comments, sources
 
-    found = sources.read_file(place / f"{count}.csv", sources.Columns("text", ["toxic"]))
     curated, _ = comments.curate(
-        found.texts,
-        found.labels,
+        sources.file_rows(place / f"{count}.csv", sources.Columns("text", ["toxic"])),
         prompt_words=4,
         shares=values("dataset/file")["shares"],
         max_comments=min(2000, count),

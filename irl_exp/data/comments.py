@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,15 @@ from irl_exp.config import InputError
 SPLITS = ("train", "validation", "calibration", "test")
 _COLUMNS = ["prompt", "completion", "toxic", "split"]
 _FILE = "comments.parquet"
+
+
+class LabelledText(NamedTuple):
+    """A text as it stands in its source, and whether it is toxic: None where a score is missing.
+    Where the source has cut it, `prompt` is its opening and `text` the rest."""
+
+    text: str
+    toxic: bool | None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +131,8 @@ def _pair(prompt: Sequence[str], rest: Sequence[str]) -> tuple[str, str]:
 
 
 def curate(
-    texts: Sequence[str],
-    labels: Sequence[int] | NDArray[np.integer],
+    rows: Iterable[LabelledText],
     *,
-    prompts: Sequence[str] | None = None,
     prompt_words: int,
     shares: Mapping[str, float],
     max_comments: int | None,
@@ -132,10 +142,9 @@ def curate(
     """Clean, sample, cut and split labelled texts; no prompt is in two splits.
 
     Args:
-        texts: n texts.
-        labels: n labels, 1 = toxic, 0 = not.
-        prompts: n openings, of which the texts are the rest; None: the texts are whole.
-        prompt_words: the first so many words of a whole text are its prompt (>= 1).
+        rows: the texts. They are gone through twice, first for which to keep and then for these,
+            so that of a comment that is not kept no more than its digest is ever in memory.
+        prompt_words: the first so many words of a text that has no prompt are its prompt (>= 1).
         shares: the fraction of the comments that each of `SPLITS` gets; they sum to 1.
         max_comments: keep at most so many, drawn at random; None keeps all.
         balance: keep equally many toxic and non-toxic comments, drawn at random.
@@ -145,46 +154,38 @@ def curate(
         The comments, split after split and within a split prompt after prompt in random order, so
         that the first m prompts of a split are a random sample of it. And counts:
         `comments/read`, `comments/kept`;
-        `comments/dropped_R`, R = empty, too_short (no word after the prompt), conflicting (rows of
-        a text that stands under both labels), duplicate (repeats of a text), sampling;
+        `comments/dropped_R`, R = unscored, empty, too_short (no word after the prompt), conflicting
+        (rows of a text that stands under both labels), duplicate (repeats of a text), sampling;
         `comments/S`, `comments/S_prompts`, `comments/S_toxic_share` for each split S.
 
     Raises:
-        InputError: an argument is out of range, or one class is missing from all or from a split.
+        InputError: an argument is out of range, one class is missing from all or from a split, or
+            the rows are other ones the second time.
     """
-    _check(texts, labels, prompts, prompt_words, shares, max_comments)
+    _check(prompt_words, shares, max_comments)
+    sifted = _Sifted.of(rows, prompt_words)
+    counts: dict[str, float] = {"comments/read": len(sifted.toxic)}
 
-    def pair(i: int) -> tuple[str, str]:
-        """Prompt and completion of the i-th text."""
-        if prompts is None:
-            return cut(texts[i], prompt_words)
-        return _pair(prompts[i].split(), texts[i].split())
-
-    # Texts may be many and few of them be kept, so they are sifted by number, equal for equal ones.
-    table = pd.DataFrame(
-        _numbers(map(pair, range(len(texts)))), columns=["text", "completion_size"], dtype=np.int64
-    ).assign(toxic=np.asarray(labels, dtype=np.int8))
-    counts: dict[str, float] = {"comments/read": len(table)}
-
-    def keep(table: pd.DataFrame, wanted: pd.Series[bool], otherwise: str) -> pd.DataFrame:
+    def keep(wanted: NDArray[np.bool_], otherwise: str) -> _Sifted:
         counts[f"comments/dropped_{otherwise}"] = int((~wanted).sum())
-        return table[wanted]
+        return sifted.where(wanted)
 
-    table = keep(table, table["text"] != 0, otherwise="empty")
-    table = keep(table, table["completion_size"] > 0, otherwise="too_short")
-    one_label = table.groupby("text")["toxic"].transform("nunique") == 1
-    table = keep(table, one_label, otherwise="conflicting")
-    table = keep(table, ~table.duplicated("text"), otherwise="duplicate")
-    if table["toxic"].nunique() < 2:
+    sifted = keep(sifted.toxic != _UNSCORED, otherwise="unscored")
+    sifted = keep(sifted.words != _NO_TEXT, otherwise="empty")
+    sifted = keep(sifted.words != _NO_REST, otherwise="too_short")
+    sifted = keep(sifted.of_one_label(), otherwise="conflicting")
+    sifted = keep(sifted.first_of_text(), otherwise="duplicate")
+    some = int(sifted.toxic.sum())
+    if some in (0, len(sifted.toxic)):
         raise InputError(
-            f"curation leaves {len(table)} comments, {table['toxic'].sum()} of them toxic; "
+            f"curation leaves {len(sifted.toxic)} comments, {some} of them toxic; "
             f"expected some of both classes ({_in_words(counts)})"
         )
-    table = keep(table, _sample(table["toxic"], max_comments, balance, rng), otherwise="sampling")
-    counts["comments/kept"] = len(table)
+    sifted = keep(_sample(sifted.toxic, max_comments, balance, rng), otherwise="sampling")
+    counts["comments/kept"] = len(sifted.toxic)
 
-    pairs = pd.DataFrame(map(pair, table.index), table.index, ["prompt", "completion"])
-    table = table.join(pairs)
+    pairs = pd.DataFrame(sifted.pairs(rows, prompt_words), columns=["prompt", "completion"])
+    table = pairs.assign(toxic=sifted.toxic)
     comments = Comments(_split_by_prompt(table, [shares[name] for name in SPLITS], rng))
     for name in SPLITS:
         part = comments.split(name)
@@ -201,30 +202,106 @@ def curate(
     return comments, counts
 
 
-def _numbers(pairs: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
-    """For each prompt and completion, the number of their text, 0 for an empty one, and the length
-    of the completion."""
-    numbers = {"": 0}
-    return [
-        (numbers.setdefault(prompt + completion, len(numbers)), len(completion))
-        for prompt, completion in pairs
-    ]
+# Instead of a label, for a row without one.
+_UNSCORED = -1
+# What there is of a comment, besides "a prompt and words after it".
+_NO_TEXT, _NO_REST, _WHOLE = 0, 1, 2
 
 
-def _check(
-    texts: Sequence[str],
-    labels: Sequence[int] | NDArray[np.integer],
-    prompts: Sequence[str] | None,
-    prompt_words: int,
-    shares: Mapping[str, float],
-    max_comments: int | None,
-) -> None:
-    if len(texts) != len(labels):
-        raise InputError(f"curation got {len(texts)} texts and {len(labels)} labels")
-    if prompts is not None and len(prompts) != len(texts):
-        raise InputError(f"curation got {len(texts)} texts and {len(prompts)} prompts")
-    if not np.isin(labels, (0, 1)).all():
-        raise InputError("curation got a label other than 1 (toxic) and 0 (not)")
+@dataclass(frozen=True, eq=False)
+class _Sifted:
+    """What is known of n rows, 26 bytes each: `places` int64 [n] in their source, `digests` uint64
+    [2, n] of the normalized texts, `toxic` int8 [n], `words` int8 [n]."""
+
+    places: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    toxic: NDArray[np.int8]
+    words: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, rows: Iterable[LabelledText], prompt_words: int) -> _Sifted:
+        digests, toxic, words = (array("Q"), array("Q")), array("b"), array("b")
+        for row in rows:
+            prompt, completion = _cut(row, prompt_words)
+            for column, half in zip(digests, _digest(prompt, completion), strict=True):
+                column.append(half)
+            toxic.append(_UNSCORED if row.toxic is None else row.toxic)
+            words.append(_WHOLE if completion else _NO_REST if prompt else _NO_TEXT)
+        return cls(
+            np.arange(len(toxic)),
+            np.array(digests, dtype=np.uint64),
+            np.array(toxic, dtype=np.int8),
+            np.array(words, dtype=np.int8),
+        )
+
+    def where(self, wanted: NDArray[np.bool_]) -> _Sifted:
+        if wanted.all():
+            return self
+        return _Sifted(
+            self.places[wanted],
+            self.digests[:, wanted],
+            self.toxic[wanted],
+            self.words[wanted],
+        )
+
+    def of_one_label(self) -> NDArray[np.bool_]:
+        """[n]: whether all rows of this text have the same label."""
+        order, first = self._by_text()
+        if not len(order):
+            return first
+        starts = np.flatnonzero(first)
+        toxic = np.add.reduceat(self.toxic[order], starts, dtype=np.int64)
+        size = np.diff(starts, append=len(order))
+        found = np.empty_like(first)
+        found[order] = np.repeat((toxic == 0) | (toxic == size), size)
+        return found
+
+    def first_of_text(self) -> NDArray[np.bool_]:
+        """[n]: whether no earlier row has the same text."""
+        order, first = self._by_text()
+        found = np.empty_like(first)
+        found[order] = first
+        return found
+
+    def _by_text(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows in an order that puts equal texts together, and where another text begins."""
+        order = np.lexsort(self.digests)
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = False
+        for column in self.digests:
+            first[1:] |= column[order[1:]] != column[order[:-1]]
+        return order, first
+
+    def pairs(self, rows: Iterable[LabelledText], prompt_words: int) -> Iterator[tuple[str, str]]:
+        """Prompt and completion of these rows, in their order, from a second look at all."""
+        wanted = zip(self.places.tolist(), *self.digests.tolist(), strict=True)
+        place, *digest = next(wanted, (None,))
+        for here, row in enumerate(rows):
+            if here == place:
+                pair = _cut(row, prompt_words)
+                if _digest(*pair) != tuple(digest):
+                    break
+                yield pair
+                place, *digest = next(wanted, (None,))
+            if place is None:
+                return
+        raise InputError("the comments changed while they were read; expected them to stay")
+
+
+def _cut(row: LabelledText, prompt_words: int) -> tuple[str, str]:
+    if row.prompt is None:
+        return cut(row.text, prompt_words)
+    return _pair(row.prompt.split(), row.text.split())
+
+
+def _digest(prompt: str, completion: str) -> tuple[int, int]:
+    """Of the whole text: 128 bits, so that of a billion texts no two will share theirs."""
+    text = (prompt + completion).encode("utf-8", "surrogatepass")
+    found = blake2b(text, digest_size=16).digest()
+    return int.from_bytes(found[:8], "big"), int.from_bytes(found[8:], "big")
+
+
+def _check(prompt_words: int, shares: Mapping[str, float], max_comments: int | None) -> None:
     if prompt_words < 1:
         raise InputError(f"prompt_words is {prompt_words}; expected at least 1")
     if max_comments is not None and max_comments < 2 * len(SPLITS):
@@ -250,14 +327,17 @@ def _in_words(counts: Mapping[str, float]) -> str:
 
 
 def _sample(
-    toxic: pd.Series[int], max_comments: int | None, balance: bool, rng: np.random.Generator
-) -> pd.Series[bool]:
+    toxic: NDArray[np.int8], max_comments: int | None, balance: bool, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Which comments to keep: at most `max_comments`, the rarer class deciding in a balance."""
     room = len(toxic) if max_comments is None else min(max_comments, len(toxic))
-    pools = [toxic.index[toxic == label] for label in (0, 1)] if balance else [toxic.index]
+    everything = np.arange(len(toxic))
+    pools = [np.flatnonzero(toxic == label) for label in (0, 1)] if balance else [everything]
     each = min(room // len(pools), *map(len, pools))
-    kept = np.concatenate([rng.choice(pool.to_numpy(), each, replace=False) for pool in pools])
-    return pd.Series(toxic.index.isin(kept), index=toxic.index)
+    kept = np.zeros(len(toxic), dtype=bool)
+    for pool in pools:
+        kept[rng.choice(pool, each, replace=False)] = True
+    return kept
 
 
 def _split_by_prompt(

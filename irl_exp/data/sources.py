@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 
 from irl_exp.config import InputError, LabelsGroundTruth, TableDataset
+from irl_exp.data.comments import LabelledText
 from irl_exp.data.formats import Records, records
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a character, from "\ud83d" in JSON
@@ -56,48 +57,80 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """n texts, exactly as they stand, and their n labels, 1 = toxic, 0 = not, in order.
+class Rows:
+    """Labelled texts, read anew whenever somebody goes through them: memory may not hold them all.
 
-    prompts: the n openings where the source has cut its comments, of which texts are the rest.
-    unscored: how many rows are left out because a score is missing; None where labels are no
-        scores, for a row without a label is refused.
+    Going through them raises InputError, and says where, when they can't be read, a row has no text
+    or no label, or, at the end, when there were none or all labels are of one class.
     """
 
-    texts: list[str]
-    labels: list[int]
-    prompts: list[str] | None = None
-    unscored: int | None = None
+    records: Callable[[], Records]
+    source: str
+    columns: Columns
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        columns, start = self.columns, self.columns.toxic_from
+        judge = _by_value(columns.toxic_values) if start is None else _by_score(start)
+        seen = {True: 0, False: 0, None: 0}
+        some: dict[object, None] = {}  # distinct labels, in order
+        for place, record in self.records():
+            text = _text_of(record, columns.text, place)
+            prompt = _text_of(record, columns.prompt, place) if columns.prompt else None
+            values = [field(record, name, place) for name in columns.labels]
+            judged = [
+                judge(value, f"{place}: {name!r}")
+                for name, value in zip(columns.labels, values, strict=True)
+            ]
+            toxic = None if None in judged else any(judged)
+            seen[toxic] += 1
+            if toxic is not None and len(some) < 10:
+                some |= dict.fromkeys(values)
+            yield LabelledText(text, toxic, prompt)
+        self._require_both_classes(seen, list(some))
+
+    def _require_both_classes(self, seen: Mapping[bool | None, int], some: list[object]) -> None:
+        if not seen[True] + seen[False]:
+            skipped = f": all {seen[None]} rows lack a score" if seen[None] else ""
+            raise InputError(f"{self.source} is empty{skipped}; expected comments")
+        if not seen[True] or not seen[False]:
+            names = " or ".join(repr(name) for name in self.columns.labels)
+            start = self.columns.toxic_from
+            by_value = f"toxic_values is {list(self.columns.toxic_values)}"
+            raise InputError(
+                f"{self.source}: every comment is {'toxic' if seen[True] else 'non-toxic'}; "
+                f"expected both, but {names} holds {some[:10]} and "
+                + (by_value if start is None else f"toxic_from is {start}")
+            )
 
 
-def read_file(path: str | Path, columns: Columns) -> Labelled:
-    """Read labelled texts from a CSV, TSV, JSONL or Parquet file.
+def file_rows(path: str | Path, columns: Columns) -> Rows:
+    """The labelled texts of a CSV, TSV, JSONL or Parquet file.
 
     The suffix tells the format: .csv, .tsv (as CSV, with tabs), .jsonl or .json (a JSON object a
     line), each also with .gz, or .parquet. Text is UTF-8.
-
-    Raises:
-        InputError: the file can't be read, a row has no text or no label, or all labels are of one
-            class. The message names the file and, where there is one, the line or row.
     """
     path = Path(path).expanduser().absolute()
-    return _labelled(records(path, str(path), columns.names), str(path), columns)
+    return Rows(lambda: records(path, str(path), columns.names), str(path), columns)
 
 
-def read_split(folder: Path, name: str, split: str, columns: Columns) -> Labelled:
-    """Read labelled texts from one split of a data set: a folder of such files, as on the hub.
+def split_rows(folder: Path, name: str, split: str, columns: Columns) -> Rows:
+    """The labelled texts of one split of a data set: a folder of such files, as on the hub.
 
     Which files a split has, the datasets library knows: by the header of README.md, else by their
     names. It does not read them: it would take words such as "NA" for missing, "007" for a number,
     and would keep a copy.
 
     Raises:
-        InputError: as `read_file`, or there is no such split; the message begins with `name`.
+        InputError: there is no such split; the message begins with `name`, as those of reading do.
     """
     where = f"{name}, split {split}"
     files = _files_of(folder, name, split)
-    rows = (row for file in files for row in records(file, f"{where}, {file.name}", columns.names))
-    return _labelled(rows, where, columns)
+
+    def read() -> Records:
+        for file in files:
+            yield from records(file, f"{where}, {file.name}", columns.names)
+
+    return Rows(read, where, columns)
 
 
 def _files_of(folder: Path, name: str, split: str) -> list[Path]:
@@ -118,51 +151,6 @@ def _files_of(folder: Path, name: str, split: str) -> list[Path]:
 
 
 # --- the rules ------------------------------------------------------------------------------------
-
-
-def _labelled(rows: Records, source: str, columns: Columns) -> Labelled:
-    """What the records say, or an InputError that names the first that is no labelled text."""
-    start = columns.toxic_from
-    judge = _by_value(columns.toxic_values) if start is None else _by_score(start)
-    texts: list[str] = []
-    prompts: list[str] = []
-    labels: list[int] = []
-    found: dict[object, None] = {}  # some distinct labels, in order
-    unscored = 0
-    for place, record in rows:
-        text = _text_of(record, columns.text, place)
-        prompt = _text_of(record, columns.prompt, place) if columns.prompt else ""
-        values = [field(record, name, place) for name in columns.labels]
-        judged = [
-            judge(value, f"{place}: {name!r}")
-            for name, value in zip(columns.labels, values, strict=True)
-        ]
-        if None in judged:
-            unscored += 1
-            continue
-        texts.append(text)
-        prompts.append(prompt)
-        labels.append(int(any(judged)))
-        if len(found) < 10:
-            found |= dict.fromkeys(values)
-
-    if not texts:
-        skipped = f": all {unscored} rows lack a score" if unscored else ""
-        raise InputError(f"{source} is empty{skipped}; expected comments")
-    if len(set(labels)) == 1:
-        names = " or ".join(repr(name) for name in columns.labels)
-        by_value = f"toxic_values is {list(columns.toxic_values)}"
-        raise InputError(
-            f"{source}: every comment is {'toxic' if labels[0] else 'non-toxic'}; expected both, "
-            f"but {names} holds {list(found)[:10]} and "
-            + (by_value if start is None else f"toxic_from is {start}")
-        )
-    return Labelled(
-        texts,
-        labels,
-        prompts if columns.prompt else None,
-        None if start is None else unscored,
-    )
 
 
 # What a label means, 1 toxic, 0 not, None for a missing score; from the label and its place.

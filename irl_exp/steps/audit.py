@@ -161,14 +161,15 @@ class HeldOut:
     @classmethod
     def read(cls, labels: LabelsGroundTruth) -> "HeldOut":
         """Of a file; InputError where it is not what its columns promise."""
-        found = sources.read_file(labels.path, Columns.of(labels))
-        numbers = np.array(found.labels, dtype=np.int64)
-        if found.prompts is None:
-            return cls(([""] * len(found.texts), found.texts), numbers, None)
-        pairs = zip(found.prompts, found.texts, strict=True)
-        completions = [joined(prompt, text) for prompt, text in pairs]
-        groups = pd.factorize(np.array(found.prompts, dtype=object))[0]
-        return cls((found.prompts, completions), numbers, groups)
+        rows = sources.file_rows(labels.path, Columns.of(labels))
+        found = [row for row in rows if row.toxic is not None]
+        numbers = np.array([row.toxic for row in found], dtype=np.int64)
+        texts, prompts = [row.text for row in found], [row.prompt or "" for row in found]
+        if labels.prompt_column is None:
+            return cls((prompts, texts), numbers, None)
+        completions = [joined(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        groups = pd.factorize(np.array(prompts, dtype=object))[0]
+        return cls((prompts, completions), numbers, groups)
 
 
 def require_labels(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """curate: texts with labels become comments, cut into prompt and completion and split by prompt."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from irl_exp.config import (
     TableDataset,
 )
 from irl_exp.data import comments, given, sources, synthetic
+from irl_exp.data.comments import LabelledText
 from irl_exp.data.formats import file_identity
-from irl_exp.data.sources import Columns, Labelled
+from irl_exp.data.sources import Columns
 from irl_exp.hub import Source
 from irl_exp.steps.bench import Bench, derive, write_summary
 from irl_exp.store import Artifact
@@ -43,11 +45,8 @@ def curate(bench: Bench) -> Artifact:
             write_summary(folder, counts)
             return
         assert isinstance(dataset, CommentsDataset)
-        found = _read(dataset, source, seed)
         curated, counts = comments.curate(
-            found.texts,
-            found.labels,
-            prompts=found.prompts,
+            _rows(dataset, source, seed),
             prompt_words=dataset.prompt_words,
             shares=asdict(dataset.shares),
             max_comments=dataset.size,
@@ -55,9 +54,8 @@ def curate(bench: Bench) -> Artifact:
             rng=np.random.default_rng(derive(seed, "curate")),
         )
         curated.save(folder)
-        if found.unscored is not None:
-            counts["comments/read"] += found.unscored
-            counts["comments/dropped_unscored"] = found.unscored
+        if getattr(dataset, "toxic_from", None) is None:  # a missing label was refused
+            del counts["comments/dropped_unscored"]
         write_summary(folder, counts)
 
     artifact = bench.do(
@@ -79,18 +77,18 @@ def _source(dataset: DatasetConfig) -> Source | None:
     return None
 
 
-def _read(dataset: DatasetConfig, source: Source | None, seed: int) -> Labelled:
+def _rows(dataset: DatasetConfig, source: Source | None, seed: int) -> Iterable[LabelledText]:
     if isinstance(dataset, TableDataset):
         columns = Columns.of(dataset)
         if isinstance(dataset, FileDataset):
-            return sources.read_file(dataset.path, columns)
+            return sources.file_rows(dataset.path, columns)
         assert isinstance(dataset, HubDataset) and source
-        return sources.read_split(source.folder(), dataset.path, dataset.split, columns)
+        return sources.split_rows(source.folder(), dataset.path, dataset.split, columns)
     assert isinstance(dataset, SyntheticDataset) and dataset.size
     made = synthetic.generate(
         dataset.size, derive(seed, "comments"), politeness=dataset.politeness, length=dataset.length
     )
-    return Labelled([text for text, _ in made], [toxic for _, toxic in made])
+    return [LabelledText(text, bool(toxic)) for text, toxic in made]
 
 
 def _prompts(

@@ -1,7 +1,9 @@
 """Curation cleans, samples and splits by prompt; Comments keeps what it is given."""
 
 import os
+import tracemalloc
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ import pandas as pd
 import pytest
 
 from irl_exp.config import InputError
-from irl_exp.data.comments import SPLITS, Comments, curate, cut
-from irl_exp.data.sources import Columns, read_file
+from irl_exp.data.comments import SPLITS, Comments, LabelledText, curate, cut
+from irl_exp.data.sources import Columns, file_rows
 
 SHARES = {"train": 0.6, "validation": 0.1, "calibration": 0.1, "test": 0.2}
 
@@ -23,6 +25,10 @@ def made_up(n: int, prompts: int, rng: np.random.Generator) -> tuple[list[str], 
     return texts, rng.integers(0, 2, n).tolist()
 
 
+def rows_of(texts: Sequence[str], labels: Sequence[int]) -> list[LabelledText]:
+    return [LabelledText(text, bool(label)) for text, label in zip(texts, labels, strict=True)]
+
+
 def curated(
     texts: list[str],
     labels: list[int],
@@ -32,8 +38,7 @@ def curated(
     prompt_words: int = 2,
 ) -> tuple[Comments, dict[str, float]]:
     return curate(
-        texts,
-        labels,
+        rows_of(texts, labels),
         prompt_words=prompt_words,
         shares=SHARES,
         max_comments=max_comments,
@@ -133,9 +138,10 @@ def test_a_cut_that_the_source_made_is_kept() -> None:
     ]
     labels = [0, 1] * 50
     comments, counts = curate(
-        texts + [text for _, text, _ in more],
-        labels + [label for _, _, label in more],
-        prompts=prompts + [prompt for prompt, _, _ in more],
+        [
+            LabelledText(text, bool(label), prompt)
+            for prompt, text, label in [*zip(prompts, texts, labels, strict=True), *more]
+        ],
         prompt_words=4,
         shares=SHARES,
         max_comments=None,
@@ -193,28 +199,30 @@ def test_the_order_of_rows_says_nothing_about_the_label() -> None:
     assert abs(train.labels[:300].mean() - 0.5) < 0.15
 
 
+HUNDRED, HALVES = [f"opening {i} text" for i in range(100)], [0, 1] * 50
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0, 1]}, "100 texts and 2 labels"),
-        ({"prompts": ["a"]}, "100 texts and 1 prompts"),
-        ({"labels": [0, 2] * 50}, "label other than 1"),
-        ({"labels": [0] * 100}, "leaves 100 comments, 0 of them toxic"),
-        ({"labels": [0] * 99 + [1]}, "of both classes"),
-        ({"texts": ["too short"] * 100}, "leaves 0 comments, 0 of them toxic.*too_short 100"),
-        ({"texts": [], "labels": []}, "leaves 0 comments"),
+        ({"rows": rows_of(HUNDRED, [0] * 100)}, "leaves 100 comments, 0 of them toxic"),
+        ({"rows": rows_of(HUNDRED, [0] * 99 + [1])}, "of both classes"),
+        (
+            {"rows": rows_of(["too short"] * 100, HALVES)},
+            "leaves 0 comments, 0 of them toxic.*too_short 100",
+        ),
+        ({"rows": []}, "leaves 0 comments"),
         ({"prompt_words": 0}, "prompt_words is 0"),
         ({"max_comments": 7}, "max_comments is 7"),
         ({"shares": {"train": 0.5, "test": 0.5}}, "shares are"),
         ({"shares": {**SHARES, "test": 0.3}}, "sum 1"),
         ({"shares": {**SHARES, "test": 0.3, "validation": 0.0}}, "positive fraction"),
-        ({"texts": [f"one prompt {i}" for i in range(100)]}, "1 distinct prompts"),
+        ({"rows": rows_of([f"one prompt {i}" for i in range(100)], HALVES)}, "1 distinct prompts"),
     ],
 )
 def test_what_is_refused(change: dict[str, object], message: str) -> None:
     request: dict[str, object] = {
-        "texts": [f"opening {i} text" for i in range(100)],
-        "labels": [0, 1] * 50,
+        "rows": rows_of(HUNDRED, HALVES),
         "prompt_words": 2,
         "shares": SHARES,
         "max_comments": None,
@@ -224,6 +232,66 @@ def test_what_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         curate(**(request | change))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_without_a_score_is_none(tmp_path: Path) -> None:
+    rows = rows_of(HUNDRED, HALVES)
+    missing = [LabelledText("opening 3 text", None), LabelledText("another one here", None)]
+    request = {"prompt_words": 2, "shares": SHARES, "max_comments": None, "balance": False}
+    found, counts = curate([*missing, *rows], rng=np.random.default_rng(0), **request)  # type: ignore[arg-type]
+    plain, _ = curate(rows, rng=np.random.default_rng(0), **request)  # type: ignore[arg-type]
+    assert (counts["comments/read"], counts["comments/dropped_unscored"]) == (102, 2)
+    pd.testing.assert_frame_equal(found.table, plain.table)
+
+
+class Changing:
+    """Rows that are other ones when they are read again."""
+
+    def __init__(self, *times: list[LabelledText]) -> None:
+        self.times = iter(times)
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        return iter(next(self.times))
+
+
+@pytest.mark.parametrize("place", [0, 57, 99])
+def test_rows_that_change_while_they_are_read_are_refused(place: int) -> None:
+    rows = rows_of(HUNDRED, HALVES)
+    edited = [*rows[:place], LabelledText("opening x text", True), *rows[place + 1 :]]
+    for then in (edited, rows[:place], rows[1:] + rows[:1]):
+        with pytest.raises(InputError, match="comments changed while they were read"):
+            curate(
+                Changing(rows, then),
+                prompt_words=2,
+                shares=SHARES,
+                max_comments=None,
+                balance=False,
+                rng=np.random.default_rng(0),
+            )
+
+
+def test_what_is_not_kept_takes_little_memory() -> None:
+    """Texts of 2,000 letters of which no more than 26 bytes each stay, and 8 for their order."""
+    count, letters = 20_000, 2_000
+
+    class Long:
+        def __iter__(self) -> Iterator[LabelledText]:
+            for i in range(count):
+                yield LabelledText(f"{i} {'x' * letters}", i % 2 == 0)
+
+    tracemalloc.start()
+    comments, _ = curate(
+        Long(),
+        prompt_words=1,
+        shares=SHARES,
+        max_comments=100,
+        balance=False,
+        rng=np.random.default_rng(0),
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(comments) == 100
+    assert peak < 5e6 < count * letters
 
 
 def four_comments() -> Comments:
@@ -303,8 +371,8 @@ def test_real_comments() -> None:
     if folder is None:
         pytest.skip("IRL_EXP_REAL_DATA is not set: no real comments to curate")
     path = Path(folder) / "jigsaw_sentences.csv"
-    found = read_file(path, Columns("comment", ["toxic"]))
-    texts, labels = found.texts, found.labels
+    found = list(file_rows(path, Columns("comment", ["toxic"])))
+    texts, labels = [row.text for row in found], [int(bool(row.toxic)) for row in found]
     assert (len(texts), sum(labels)) == (33_202, 16_564)
     comments, counts = curated(texts, labels, max_comments=8000, balance=True, prompt_words=4)
     assert (counts["comments/kept"], comments.labels.sum()) == (8000, 4000)

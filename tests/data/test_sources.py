@@ -6,13 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from irl_exp.config import InputError
-from irl_exp.data.sources import Columns, Labelled, read_file, read_split
+from irl_exp.data.comments import LabelledText
+from irl_exp.data.sources import Columns, file_rows, split_rows
 from tests.materials import write_hub_cache
 
 # Fields that a careless reader changes: missing-value words, breaks, quotes, separators, spaces.
@@ -37,8 +39,26 @@ def write(path: Path, columns: dict[str, list[object]]) -> Path:
     return path
 
 
-def read(path: str | Path, text: str, label: str, toxic_values: list[object]) -> Labelled:
-    return read_file(path, Columns(text, [label], toxic_values))
+def labelled(texts: Sequence[str], labels: Sequence[int | None]) -> list[LabelledText]:
+    """Whole texts and their labels, None for a missing score."""
+    known = (None if label is None else bool(label) for label in labels)
+    return [LabelledText(text, toxic) for text, toxic in zip(texts, known, strict=True)]
+
+
+def read_file(path: str | Path, columns: Columns) -> list[LabelledText]:
+    return list(file_rows(path, columns))
+
+
+def read_split(folder: Path, name: str, split: str, columns: Columns) -> list[LabelledText]:
+    return list(split_rows(folder, name, split, columns))
+
+
+def read(path: str | Path, text: str, label: str, values: list[object]) -> list[LabelledText]:
+    return read_file(path, Columns(text, [label], values))
+
+
+def toxic(rows: Sequence[LabelledText]) -> list[bool | None]:
+    return [row.toxic for row in rows]
 
 
 def refusal(path: Path, toxic_values: list[object] | None = None) -> str:
@@ -58,7 +78,7 @@ def test_every_format_round_trips(tmp_path: Path, suffix: str) -> None:
         "toxic": list(LABELS),
     }
     path = write(tmp_path / f"comments{suffix}", columns)
-    assert read(path, "text", "toxic", [1]) == Labelled(TEXTS, LABELS)
+    assert read(path, "text", "toxic", [1]) == labelled(TEXTS, LABELS)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
@@ -68,7 +88,7 @@ def test_dotted_names_reach_into_records(tmp_path: Path, suffix: str) -> None:
         {"text": "two", "scores": {"toxic": False}},
     ]
     path = write(tmp_path / f"nested{suffix}", {"prompt": nested})
-    assert read(path, "prompt.text", "prompt.scores.toxic", [1]) == Labelled(["one", "two"], [1, 0])
+    assert read(path, "prompt.text", "prompt.scores.toxic", [1]) == labelled(["one", "two"], [1, 0])
     with pytest.raises(InputError) as caught:
         read(path, "prompt.words", "prompt.scores.toxic", [1])
     assert "no column 'prompt.words'" in str(caught.value)
@@ -78,7 +98,7 @@ def test_dotted_names_reach_into_records(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", PLAIN)
 def test_a_column_may_have_a_dot_in_its_name(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"dots{suffix}", {"a.text": ["one", "two"], "a.toxic": [1, 0]})
-    assert read(path, "a.text", "a.toxic", [1]) == Labelled(["one", "two"], [1, 0])
+    assert read(path, "a.text", "a.toxic", [1]) == labelled(["one", "two"], [1, 0])
 
 
 @pytest.mark.parametrize("toxic_value", [1, 1.0, "1", " 1.00", True, "true", "TRUE "])
@@ -87,13 +107,13 @@ def test_ways_to_say_one(tmp_path: Path, toxic_value: object) -> None:
     others: list[object] = [0, 0.0, "0", False, "false", "10", "yes", 0.9]
     texts: list[object] = ["a text"] * 15
     path = write(tmp_path / "labels.jsonl", {"text": texts, "toxic": ones + others})
-    assert read(path, "text", "toxic", [toxic_value]).labels == [1] * 7 + [0] * 8
+    assert toxic(read(path, "text", "toxic", [toxic_value])) == [True] * 7 + [False] * 8
 
 
 def test_toxic_values_are_words_and_numbers(tmp_path: Path) -> None:
     rows: list[object] = ["Insult", "threat ", "none", "3", "4", "insults", "NA"]
     path = write(tmp_path / "labels.csv", {"text": ["t"] * len(rows), "toxic": rows})
-    labels = read(path, "text", "toxic", ["insult", "THREAT", 3]).labels
+    labels = toxic(read(path, "text", "toxic", ["insult", "THREAT", 3]))
     assert labels == [1, 1, 0, 1, 0, 0, 0]
 
 
@@ -105,13 +125,13 @@ def test_line_ends_blank_lines_and_byte_order_mark(tmp_path: Path) -> None:
     }.items():
         path = tmp_path / name
         path.write_bytes(data)
-        assert read(path, "text", "toxic", [1]) == Labelled(["one", "two\r\nlines"], [1, 0])
+        assert read(path, "text", "toxic", [1]) == labelled(["one", "two\r\nlines"], [1, 0])
 
 
 def test_the_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.csv", {"text": ["one", "two"], "toxic": [1, 0]})
     monkeypatch.chdir(tmp_path)
-    assert read("a.csv", "text", "toxic", [1]).labels == [1, 0]
+    assert toxic(read("a.csv", "text", "toxic", [1])) == [True, False]
     assert f"{tmp_path / 'b.csv'}: no such file" in refusal(Path("b.csv"))
 
 
@@ -194,15 +214,15 @@ def test_scores_are_toxic_from_a_number_up_and_may_be_missing(tmp_path: Path) ->
     texts: list[object] = [f"text {i}" for i in range(len(scores))]
     path = write(tmp_path / "scores.jsonl", {"text": texts, "score": scores})
     found = read_file(path, Columns("text", ["score"], toxic_from=0.5))
-    expected = ["text 0", "text 1", "text 3", "text 6", "text 7"]
-    assert found == Labelled(expected, [1, 0, 1, 0, 1], unscored=3)
+    expected = [1, 0, None, 1, None, None, 0, 1]
+    assert found == labelled([f"text {i}" for i in range(len(scores))], expected)
 
 
 def test_a_missing_score_in_parquet(tmp_path: Path) -> None:
     scores: list[object] = [0.7, None, 0.2]
     path = write(tmp_path / "scores.parquet", {"text": ["a", "b", "c"], "score": scores})
     found = read_file(path, Columns("text", ["score"], toxic_from=0.5))
-    assert found == Labelled(["a", "c"], [1, 0], unscored=1)
+    assert found == labelled(["a", "b", "c"], [1, None, 0])
 
 
 def test_one_toxic_label_of_several_is_enough(tmp_path: Path) -> None:
@@ -214,7 +234,7 @@ def test_one_toxic_label_of_several_is_enough(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", columns)
     both = ["insult", "threat"]
     found = read_file(path, Columns("text", both, toxic_from=0.5))
-    assert found == Labelled(["a", "b", "c", "d"], [0, 1, 1, 1], unscored=1)
+    assert found == labelled(["a", "b", "c", "d", "e"], [0, 1, 1, 1, None])
     with pytest.raises(InputError, match="line 5: 'threat' is missing; expected a label"):
         read_file(path, Columns("text", both))
 
@@ -223,7 +243,7 @@ def test_a_column_of_prompts(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"a": ["One", " two "], "b": [" more", ""], "toxic": [1, 0]}
     path = write(tmp_path / "prompts.csv", columns)
     found = read_file(path, Columns("b", ["toxic"], prompt="a"))
-    assert found == Labelled([" more", ""], [1, 0], prompts=["One", " two "])
+    assert found == [LabelledText(" more", True, "One"), LabelledText("", False, " two ")]
 
 
 @pytest.mark.parametrize(
@@ -288,8 +308,8 @@ def test_a_split_is_found_by_the_names_of_its_files(tmp_path: Path, names: tuple
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path / name, columns_of(texts))
     columns = Columns("text", ["toxic"])
-    assert read_split(tmp_path, "mine", "train", columns) == Labelled(SOME, LABELS[:4])
-    assert read_split(tmp_path, "mine", "test", columns) == Labelled(MORE, LABELS[4:])
+    assert read_split(tmp_path, "mine", "train", columns) == labelled(SOME, LABELS[:4])
+    assert read_split(tmp_path, "mine", "test", columns) == labelled(MORE, LABELS[4:])
     with pytest.raises(InputError, match=r"mine: no split 'dev'; there are \['train', 'test'\]"):
         read_split(tmp_path, "mine", "dev", columns)
 
@@ -298,7 +318,7 @@ def test_a_split_may_be_several_files_or_all(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", columns_of(SOME))
     write(tmp_path / "b.jsonl", columns_of(MORE))
     found = read_split(tmp_path, "mine", "train", Columns("text", ["toxic"]))
-    assert found == Labelled(TEXTS, LABELS)
+    assert found == labelled(TEXTS, LABELS)
 
 
 def test_the_card_of_a_data_set_names_its_splits(tmp_path: Path) -> None:
@@ -308,8 +328,8 @@ def test_the_card_of_a_data_set_names_its_splits(tmp_path: Path) -> None:
     header = json.dumps({"configs": [{"config_name": "default", "data_files": files}]})
     (tmp_path / "README.md").write_text(f"---\n{header}\n---\nA card.\n")
     columns = Columns("text", ["toxic"])
-    assert read_split(tmp_path, "mine", "train", columns) == Labelled(MORE, LABELS[4:])
-    assert read_split(tmp_path, "mine", "held_out", columns) == Labelled(SOME, LABELS[:4])
+    assert read_split(tmp_path, "mine", "train", columns) == labelled(MORE, LABELS[4:])
+    assert read_split(tmp_path, "mine", "held_out", columns) == labelled(SOME, LABELS[:4])
 
 
 def test_a_copy_in_the_hubs_cache(tmp_path: Path) -> None:
@@ -320,7 +340,7 @@ def test_a_copy_in_the_hubs_cache(tmp_path: Path) -> None:
     write_hub_cache(tmp_path / ".cache", "datasets--org--mine", "1" * 40, given)
     folder = tmp_path / ".cache" / "datasets--org--mine" / "snapshots" / ("1" * 40)
     found = read_split(folder, "org/mine", "train", Columns("text", ["toxic"]))
-    assert found == Labelled(TEXTS, LABELS)
+    assert found == labelled(TEXTS, LABELS)
 
 
 def test_a_folder_that_is_called_as_a_format(
@@ -330,7 +350,7 @@ def test_a_folder_that_is_called_as_a_format(
     write(tmp_path / "csv" / "train.csv", columns_of(SOME))
     monkeypatch.chdir(tmp_path)
     found = read_split(Path("csv"), "csv", "train", Columns("text", ["toxic"]))
-    assert found == Labelled(SOME, LABELS[:4])
+    assert found == labelled(SOME, LABELS[:4])
 
 
 def test_nothing_is_written_and_nothing_executed(tmp_path: Path) -> None:
@@ -342,7 +362,7 @@ def test_nothing_is_written_and_nothing_executed(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from irl_exp.data import sources;"
         "columns = sources.Columns('text', ['toxic']);"
-        "print(len(sources.read_split(Path(sys.argv[1]), '', 'train', columns).texts))"
+        "print(len(list(sources.split_rows(Path(sys.argv[1]), '', 'train', columns))))"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     env |= {"HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9"}
@@ -389,8 +409,8 @@ def test_real_prompts() -> None:
     labels = ["prompt.toxicity", "continuation.toxicity"]
     columns = Columns("continuation.text", labels, prompt="prompt.text", toxic_from=0.5)
     found = read_split(Path(real) / "rtp_prompts", "real", "train", columns)
-    assert found.prompts is not None
-    assert (len(found.texts), found.unscored) == (2377, 19)
+    scored = [row for row in found if row.toxic is not None]
+    assert (len(found), len(scored)) == (2396, 2377)
     records = [
         json.loads(line)
         for path in sorted((Path(real) / "rtp_prompts").glob("*.jsonl"))
@@ -401,4 +421,4 @@ def test_real_prompts() -> None:
         for record in records
         if record["continuation"]["toxicity"] is not None
     ]
-    assert list(zip(found.prompts, found.texts, strict=True)) == halves
+    assert [(row.prompt, row.text) for row in scored] == halves

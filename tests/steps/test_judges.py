@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from irl_exp.data import synthetic
-from irl_exp.data.comments import Comments, curate
+from irl_exp.data.comments import Comments, LabelledText, curate
 from irl_exp.metrics import agreement
 from irl_exp.models.reward_kinds import ClosedFormReward
 from irl_exp.models.word_classifier import WordClassifier
@@ -23,10 +23,10 @@ SHARES = {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}
 
 @pytest.fixture(scope="module")
 def comments() -> Comments:
-    texts, labels = zip(*synthetic.generate(2000, seed=3), strict=True)
+    rows = [LabelledText(text, bool(toxic)) for text, toxic in synthetic.generate(2000, seed=3)]
     rng = np.random.default_rng(0)
     options = {"prompt_words": 4, "max_comments": None, "balance": True}
-    return curate(texts, labels, shares=SHARES, rng=rng, **options)[0]  # type: ignore[arg-type]
+    return curate(rows, shares=SHARES, rng=rng, **options)[0]  # type: ignore[arg-type]
 
 
 def test_words_are_learned_from_none_of_the_comments_of_r_star(comments: Comments) -> None:

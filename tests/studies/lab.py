@@ -18,7 +18,9 @@ NOT_APPLICABLE = "not applicable"
 STEPS = (
     *("curate", "pretrain", "ground_truth", "ground_truth_quality", "align", "observe_reference"),
     *("observe_aligned", "demonstrate", "recover", *(f"control_{name}" for name in CONTROLS)),
-    *("twin", "evaluate_panel", "evaluate", "identify", "interpret"),
+    *("twin", "evaluate_panel"),
+    *(f"scores_{of}" for of in ("truth", "recovered", "twin", *(f"control_{c}" for c in CONTROLS))),
+    *("evaluate", "identify", "interpret"),
     *("spent", "realign", "observe_realigned"),
 )
 # The numbers that every run must have.

@@ -68,6 +68,7 @@ def test_a_sweep_of_recovery_computes_what_it_shares_once(lab: Lab, tmp_path: Pa
         "spent": 1,
         "observe": 2 + 4,
         "recover": 4 + 2 * len(CONTROLS),  # each run's own, and for each seed the controls
+        "scores": 2 + 4 + 2 * len(CONTROLS),  # of R*, its twin, and of all of these
         **{"evaluate_panel": 1, "evaluate": 4, "identify": 4, "interpret": 4},
     }
     assert sum(summary(run)["store/misses"] for run in runs) == sum(computed.values())

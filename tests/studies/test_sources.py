@@ -196,7 +196,8 @@ def test_a_classifier_of_your_own(smoke: Path, lab: Lab, tmp_path: Path) -> None
     panel = pd.read_parquet(run / "panel.parquet")
     expected = log_odds(tmp_path / "classifier", (panel["prompt"] + panel["completion"]).tolist())
     np.testing.assert_allclose(panel["truth"], expected, rtol=1e-3, atol=1e-4)
-    assert [name for name in NUMBERS if name not in {*summary(run), "time/twin_seconds"}] == []
+    untwinned = {"time/twin_seconds", "time/scores_twin_seconds"}
+    assert [name for name in NUMBERS if name not in {*summary(run), *untwinned}] == []
 
 
 @pytest.mark.slow
