@@ -140,10 +140,13 @@ def published(place: Path, count: int, epochs: int, device: str) -> None:
 
 
 def ours(place: Path, count: int, epochs: int, device: str, precision: str, **solver: Any) -> Any:
-    """As `solver=asymmetric` recovers, traced on all texts, and as evaluation reads R*."""
+    """As `solver=asymmetric` recovers, traced on all texts, and as evaluation reads R*. Scores of
+    the texts after the last epoch."""
+    import pandas as pd
     import torch
 
     from irl_exp.models.network_reward import from_classifier
+    from irl_exp.modules.trace import EPOCH, TRACE_FILE
     from irl_exp.solvers import margin
 
     problem = _problem(place, count, epochs, device, precision, **solver)
@@ -151,10 +154,11 @@ def ours(place: Path, count: int, epochs: int, device: str, precision: str, **so
     truth = from_classifier(place / "truth", "toxic", problem.trainer.score_batch_size)
     truth.network.to(device)  # type: ignore[arg-type]
     truths = truth.score(prompts, completions)
-    reward = margin.solve(problem)
-    scores = reward.score(prompts, completions)
-    torch.corrcoef(torch.stack([truths, scores]))
-    return scores
+    margin.solve(problem)
+    trace = pd.read_parquet(problem.folder / TRACE_FILE)
+    found = [torch.tensor(trace[f"{EPOCH}{epoch}"].to_numpy()) for epoch in range(epochs + 1)]
+    torch.corrcoef(torch.stack([truths, *found]))
+    return found[-1]
 
 
 def _problem(

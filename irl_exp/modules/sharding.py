@@ -61,7 +61,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> Tensor
 
 
 class Clipping(pl.Callback):
-    """Lightning's gradient_clip_val, for gradients of which some are divided."""
+    """Lightning's gradient_clip_val, which is neither for gradients of which some are divided nor,
+    in mixed precision, for fused optimizers. Lightning calls it when gradients have been unscaled,
+    if they were scaled."""
 
     def __init__(self, longest: float) -> None:
         self.longest = longest
@@ -69,7 +71,8 @@ class Clipping(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        clip_gradients(module.parameters(), self.longest)
+        groups = optimizer.param_groups
+        clip_gradients((p for group in groups for p in group["params"]), self.longest)
 
 
 class ShardedStrategy(DDPStrategy):

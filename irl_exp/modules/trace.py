@@ -21,8 +21,9 @@ class Trace(pl.Callback):
 
     In the end `folder`/trace.parquet is that table with a column for each epoch, raw scores in
     float32. Nothing is drawn, so that a reward which is watched is the one that would have come of
-    it unwatched. Scores stand in checkpoints. For modules that train a `reward`; with validation
-    data, for it is then that they are scored.
+    it unwatched. In the precision of training, as what validation measures is. Scores stand in
+    checkpoints. For modules that train a `reward`; with validation data, for it is then that they
+    are scored.
     """
 
     def __init__(self, texts: pd.DataFrame, reward: NetworkReward, folder: Path) -> None:
@@ -41,10 +42,10 @@ class Trace(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.scores:  # and otherwise it goes on
-            self._look(module)
+            self._look(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._look(module)
+        self._look(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -52,8 +53,9 @@ class Trace(pl.Callback):
             self.texts.assign(**scores).to_parquet(self.folder / TRACE_FILE, index=False)
 
     @torch.no_grad()
-    def _look(self, module: pl.LightningModule) -> None:
+    def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         training = module.training
         module.eval()
-        self.scores.append(module.reward.forward(self.rows).cpu())  # type: ignore[union-attr]
+        with trainer.precision_plugin.val_step_context():
+            self.scores.append(module.reward.forward(self.rows).cpu())  # type: ignore[union-attr]
         module.train(training)

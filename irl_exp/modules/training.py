@@ -200,7 +200,6 @@ def _fit(
             **_several(config.sharded),  # type: ignore[arg-type]
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
-            gradient_clip_val=None if config.sharded else max_grad_norm,
             logger=Curves(folder),
             log_every_n_steps=LOG_EVERY,
             num_sanity_val_steps=0,
@@ -208,7 +207,7 @@ def _fit(
                 Checkpoints(folder, loader),
                 *callbacks,
                 *([_OwnSignals()] if processes.size() > 1 else []),
-                *([Clipping(max_grad_norm)] if config.sharded and max_grad_norm else []),
+                *([Clipping(max_grad_norm)] if max_grad_norm else []),
             ],
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -259,12 +258,12 @@ def _several(sharded: bool) -> dict[str, Any]:
 
 
 def by_recipe(trainer: pl.Trainer, network: nn.Module, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """`adamw` over all steps of the trainer, who is to clip gradients."""
+    """`adamw` over all steps of the trainer."""
     return adamw(
         network,
         **recipe,
         steps=int(trainer.estimated_stepping_batches),
-        fused=trainer.precision == "32-true",
+        fused=trainer.precision != "16-mixed",
     )
 
 
@@ -281,7 +280,7 @@ def adamw(
 
     Weight decay spares vectors (biases and norms), as is the custom. `rates` are modules beside it,
     each with a learning rate of its own under the same schedule and no weight decay. `fused` is the
-    faster kernel, behind which Lightning does not clip gradients of mixed precision.
+    faster kernel, which takes scaled gradients (of 16 bits) as they are: they could not be clipped.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [

@@ -27,7 +27,7 @@ from irl_exp.steps.calibration import save_calibrated, unit_texts
 from irl_exp.steps.features import features
 from irl_exp.store import Artifact
 
-VERSION = 4
+VERSION = 5
 
 
 def recover(

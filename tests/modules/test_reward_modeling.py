@@ -2,9 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from irl_exp.config import TrainerConfig
@@ -51,3 +53,36 @@ def test_toxic_comments_end_up_below_the_others(
     scores = reward.score(held_out, [""] * 4)
     assert (scores[:2] < -2).all()
     assert (scores[2:] > 2).all()
+
+
+class Norms(Callback):
+    """Of the gradients that each step was taken with, and whether its kernel is the fused one."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        self.fused: set[bool] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *rest: Any) -> None:
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        self.norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+        self.fused |= {bool(group["fused"]) for group in trainer.optimizers[0].param_groups}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(
+    tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig, precision: str
+) -> None:
+    config = dataclasses.replace(trainer, precision=precision)
+    rows = [([3 + i % 5, 6, 7], i % 2) for i in range(32)]
+    seen = {}
+    for limit in (1e-3, 1e3):
+        reward = from_body(tiny_folder, torch.Generator().manual_seed(0), 64)
+        loader: DataLoader = DataLoader(rows, batch_size=8, collate_fn=collate)  # type: ignore[arg-type]
+        watch = seen[limit] = Norms()
+        module = RewardModeling(reward, 1e-3, 0.0, 0.1)
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        fit(module, loader, config, folder, max_grad_norm=limit, callbacks=[watch])
+    assert seen[1e-3].norms == pytest.approx([1e-3] * 4, rel=1e-2)
+    assert min(seen[1e3].norms) > 1e-2
+    assert seen[1e-3].fused == {True}
