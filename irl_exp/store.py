@@ -6,6 +6,7 @@ The store is a folder::
     <step>/.tmp-<fingerprint>/    an attempt that runs, failed or was killed
     <step>/.lock-<fingerprint>    an empty file, locked by the process that computes
     <step>/.old-*/                what was replaced or given up, about to be removed
+    <step>/.damaged-<fingerprint>-*/  what was found not to be as it was written
     .runs/<16 hex of its path>    a registration: a file with the path of a run directory
     .runs/.tmp-*                  a registration that is being written, or was killed
     .lock                         an empty file, the guard: shared by runs, held alone by gc
@@ -13,6 +14,10 @@ The store is a folder::
 A step writes into the private ``.tmp-`` folder, its manifest comes last, and one atomic rename
 publishes it. A process killed at any moment therefore leaves an artifact or none, never half of
 one. For the same reason, what is to go becomes ``.old-`` before the first of its files is removed.
+
+The manifest has the SHA-256 of every file, and of itself. Each process compares them when it first
+uses an artifact, and again when size or time of a file have changed; what differs is set aside,
+which is said, and computed anew.
 
 Whoever computes shares the guard, and a run does so from its first step to its last: so gc (see
 store_cli.py) never takes anything from a run under way. It keeps what the manifests of registered
@@ -155,12 +160,14 @@ class Store:
         """
         key = fingerprint(identity)
         folder = self.root / step / key
-        seconds = None if rerun else _seconds_if_finished(folder, key)
+        seconds = None if rerun else _seconds_if_sound(folder, key)
         if seconds is None:
             with self.in_use(), _lock(folder.parent / f".lock-{key}"):
                 # Another process may have published it while this one waited.
-                seconds = None if rerun else _seconds_if_finished(folder, key)
+                seconds = None if rerun else _seconds_if_sound(folder, key)
                 if seconds is None:
+                    if folder.exists() and not rerun:
+                        _set_aside(folder)
                     self.misses += 1
                     seconds = _compute(folder, step, identity, compute, rerun, label or step)
                     return Artifact(step, key, folder, hit=False, seconds=seconds)
@@ -308,7 +315,7 @@ def _compute(
     attempt.mkdir(exist_ok=True)
 
     # A process killed between its manifest and its rename left a complete attempt: publish that.
-    seconds = _seconds_if_finished(attempt, key)
+    seconds = _seconds_if_sound(attempt, key)
     if seconds is None:
         log.info("%s %s: computing", label, key)
         start = time.perf_counter()
@@ -322,7 +329,13 @@ def _compute(
             "seconds": seconds,
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "transformers")},
+            "files": {
+                os.fsdecode(name): _file_digest(file).hex()
+                for name, file in sorted(_files(attempt))
+                if name != os.fsencode(MANIFEST)  # of an attempt before
+            },
         }
+        manifest["checksum"] = _checksum(manifest)
         (attempt / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         # On disk before it is published: else a power cut could leave the name and lose the bytes.
         for _, file in _files(attempt):
@@ -340,10 +353,59 @@ def _compute(
     return seconds
 
 
-def _seconds_if_finished(folder: Path, key: str) -> float | None:
-    """What computing the artifact in ``folder`` took, or None if no readable manifest says so."""
+def _seconds_if_sound(folder: Path, key: str) -> float | None:
+    """What computing the artifact in ``folder`` took; None if none is there as it was written."""
     manifest = read_manifest(folder, key)
-    return float(manifest["seconds"]) if manifest else None
+    return float(manifest["seconds"]) if manifest and _fault(folder, manifest) is None else None
+
+
+def _fault(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """What of an artifact is not as it was written. Older ones do not say how that was."""
+    if not {"files", "checksum"} & manifest.keys():
+        return None
+    try:
+        said = _checksum(manifest)
+    except InputError:  # of a number that no manifest holds
+        said = ""
+    if manifest.get("checksum") != said:
+        return f"{MANIFEST} is not as it was written"
+    for name, digest in manifest["files"].items():
+        file = folder / name
+        try:
+            known = _stamp(file)
+            if _compared.get(known) == digest:
+                continue
+            if _file_digest(file).hex() != digest:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        _compared[known] = digest
+    return None
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of all that it says besides."""
+    return fingerprint({name: value for name, value in manifest.items() if name != "checksum"})
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """What a file, wherever it lies, keeps for as long as nobody writes to it."""
+    info = file.stat()
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+# The files that this process has compared: stamp -> digest.
+_compared: dict[tuple[int, ...], str] = {}
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep what is no artifact, or none any more, and say so."""
+    manifest = read_manifest(folder, folder.name)
+    fault = _fault(folder, manifest) if manifest else f"{MANIFEST} is missing or unreadable"
+    aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
+    os.rename(folder, aside)
+    step = f"{folder.parent.name} {folder.name}"
+    log.warning("%s is damaged (%s): set aside as %s, and computed anew", step, fault, aside)
 
 
 def _step_aside(folder: Path) -> Path:

@@ -30,11 +30,12 @@ from rich.text import Text
 from irl_exp.config import InputError
 from irl_exp.store import GUARD, MANIFEST, RUNS, Store, discard, read_manifest, read_registration
 
-Kind = Literal["artifact", "attempt", "replaced", "lock", "registration", "unknown"]
+Kind = Literal["artifact", "attempt", "replaced", "damaged", "lock", "registration", "unknown"]
 WORDS: dict[Kind, str] = {
     "artifact": "artifact",
     "attempt": "interrupted attempt",
     "replaced": "replaced artifact",
+    "damaged": "damaged artifact",
     "lock": "lock file",
     "registration": "registration",
 }
@@ -87,8 +88,9 @@ def parse() -> argparse.Namespace:
         "gc",
         parents=[common],
         help="remove what no run refers to, after asking",
-        description="Remove the artifacts that no run refers to, interrupted attempts, and what "
-        "is left of work that is over. Says what, and asks. Not while a run is under way.",
+        description="Remove the artifacts that no run refers to, interrupted attempts, what was "
+        "found damaged, and what is left of work that is over. Says what, and asks. Not while a "
+        "run is under way.",
         epilog="A run whose directory is not where it was counts as gone. So clean a store only "
         "where the directories of all its runs can be seen.",
     )
@@ -146,7 +148,8 @@ class Contents:
 
     @property
     def garbage(self) -> list[Entry]:
-        leavings = (*self.of("attempt"), *self.of("replaced"), *self.of("lock"))
+        kinds: tuple[Kind, ...] = ("attempt", "replaced", "damaged", "lock")
+        leavings = (entry for kind in kinds for entry in self.of(kind))
         return [*self.unreferenced, *leavings, *self.outlived]
 
 
@@ -200,6 +203,8 @@ def _entry(path: Path) -> Entry:
             return Entry("attempt", path, _size(path))
         if re.fullmatch(r"\.old-\w+", name):
             return Entry("replaced", path, _size(path))
+        if re.fullmatch(r"\.damaged-[0-9a-f]{16}-\w+", name):
+            return Entry("damaged", path, _size(path))
     elif re.fullmatch(r"\.lock-[0-9a-f]{16}", name) and _is_file(path) and not _size(path):
         return Entry("lock", path)
     return Entry("unknown", path)
@@ -330,7 +335,7 @@ def _remove(entry: Entry) -> None:
     match entry.kind:
         case "artifact" | "attempt":
             discard(entry.path)
-        case "replaced":
+        case "replaced" | "damaged":
             shutil.rmtree(entry.path)
         case _:
             entry.path.unlink()

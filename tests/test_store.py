@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import irl_exp.store
 from irl_exp.config import InputError
 from irl_exp.store import Artifact, Store, content_digest, fingerprint, read_registration
 
@@ -108,7 +109,8 @@ def test_the_manifest_says_what_was_computed_and_names_no_machine(tmp_path: Path
     assert manifest["seconds"] == artifact.seconds
     assert manifest["created"].endswith("+00:00")
     assert set(manifest["versions"]) == {"python", "torch", "transformers"}
-    assert len(manifest) == 6
+    assert manifest["files"] == {"result": sha256(b"mine").hexdigest()}
+    assert len(manifest) == 8
 
 
 def test_an_exception_publishes_nothing_and_leaves_its_checkpoint(tmp_path: Path) -> None:
@@ -135,6 +137,97 @@ def test_a_broken_manifest_is_never_a_hit(tmp_path: Path, manifest: str) -> None
     again = store.fetch("pretrain", IDENTITY, writes("whole"))
     assert (again.hit, result(again)) == (False, "whole")
     assert store.fetch("pretrain", IDENTITY, never).hit
+    assert [(aside / "result").read_text() for aside in damaged(tmp_path)] == ["broken"]
+
+
+def damaged(root: Path) -> list[Path]:
+    return sorted(root.glob("pretrain/.damaged-*"))
+
+
+def nested(path: Path) -> None:
+    (path / "result").write_bytes(bytes(range(64)))
+    (path / "inside").mkdir()
+    (path / "inside" / "é").write_bytes(b"\0\xff")
+
+
+def test_every_flipped_byte_is_found_set_aside_and_computed_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, nested)
+    sound = {file: file.read_bytes() for file in artifact.path.rglob("*") if file.is_file()}
+    assert len(sound) == 3
+    for file, place in [(f, place) for f in sound for place in range(len(sound[f]))]:
+        data = bytearray(sound[file])
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        caplog.clear()
+        store = Store(tmp_path)
+        if store.fetch("pretrain", IDENTITY, nested).hit:  # the word is another, not what it says
+            assert file.name == "manifest.json"
+            assert json.loads(data) == json.loads(sound[file])
+        else:
+            [aside] = damaged(tmp_path)
+            assert (aside / file.relative_to(artifact.path)).read_bytes() == data
+            assert "is damaged (" in caplog.text and str(aside) in caplog.text
+            assert store.fetch("pretrain", IDENTITY, never).hit
+            shutil.rmtree(aside)
+        for path, whole in sound.items():
+            path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "a folder"])
+def test_files_that_are_not_whole_are_found(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, nested)
+    file = artifact.path / "result"
+    data = file.read_bytes()
+    file.unlink()
+    if harm == "truncated":
+        file.write_bytes(data[:-1])
+    elif harm == "a folder":
+        file.mkdir()
+    assert not Store(tmp_path).fetch("pretrain", IDENTITY, nested).hit
+    assert f"pretrain {artifact.fingerprint} is damaged (result" in caplog.text
+    assert len(damaged(tmp_path)) == 1
+
+
+def test_what_was_compared_is_not_read_again_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine"))
+    (artifact.path / "left by somebody").touch()  # is nothing that anybody reads
+    reads = []
+
+    def digest(file: Path) -> bytes:
+        reads.append(file.name)
+        return sha256(file.read_bytes()).digest()
+
+    monkeypatch.setattr(irl_exp.store, "_file_digest", digest)
+    for _ in range(3):
+        assert Store(tmp_path).fetch("pretrain", IDENTITY, never).hit
+    assert reads == ["result"]
+    os.utime(artifact.path / "result")
+    assert Store(tmp_path).fetch("pretrain", IDENTITY, never).hit
+    assert reads == ["result", "result"]
+
+
+def test_an_artifact_of_a_version_without_digests_is_used_as_it_is(tmp_path: Path) -> None:
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine"))
+    path = artifact.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"], manifest["checksum"]
+    path.write_text(json.dumps(manifest))
+    assert Store(tmp_path).fetch("pretrain", IDENTITY, never).hit
+
+
+def test_an_attempt_that_lost_bytes_is_not_published(tmp_path: Path) -> None:
+    """As after a power cut between a manifest and its rename."""
+    artifact = Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine"))
+    attempt = artifact.path.rename(artifact.path.with_name(f".tmp-{artifact.fingerprint}"))
+    (attempt / "result").write_text("")
+    again = Store(tmp_path).fetch("pretrain", IDENTITY, writes("again"))
+    assert (again.hit, result(again)) == (False, "again")
 
 
 def test_an_artifact_folder_without_manifest_is_never_a_hit(tmp_path: Path) -> None:

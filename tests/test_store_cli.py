@@ -218,6 +218,8 @@ def test_a_missing_store_is_one_line(command: str, tmp_path: Path) -> None:
 def test_what_no_run_refers_to_is_removed(desk: Desk, irl_store) -> None:
     old = desk.shared.path.with_name(".old-abc_1234")  # of a rerun that was killed
     shutil.copytree(desk.shared.path, old)
+    damaged = desk.shared.path.with_name(f".damaged-{desk.shared.path.name}-abc_1234")
+    shutil.copytree(desk.shared.path, damaged)
     runs = desk.store.root / ".runs"
     (runs / f".tmp-{'0' * 16}-1").write_bytes(b"/ha")
     kept = everything(desk.shared.path) | everything(desk.own.path)
@@ -225,13 +227,13 @@ def test_what_no_run_refers_to_is_removed(desk: Desk, irl_store) -> None:
 
     status, out, err = irl_store("gc", "--yes")
     assert (status, err) == (0, "")
-    for path in (desk.lonely.path, desk.attempt, old):
+    for path in (desk.lonely.path, desk.attempt, old, damaged):
         assert str(path) in out
     assert f"{desk.second.with_name('gone')} (gone)" in out
     after = sum(path.lstat().st_size for path in desk.store.root.rglob("*") if path.is_file())
     assert out.splitlines()[-1] == (
-        "removed 1 artifact, 1 interrupted attempt, 1 replaced artifact, 4 lock files, "
-        f"2 registrations ({(before - after) / 1000:.1f} kB)"
+        "removed 1 artifact, 1 interrupted attempt, 1 replaced artifact, 1 damaged artifact, "
+        f"4 lock files, 2 registrations ({(before - after) / 1000:.1f} kB)"
     )
 
     assert everything(desk.shared.path) | everything(desk.own.path) == kept
