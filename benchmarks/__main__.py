@@ -46,7 +46,8 @@ def main() -> None:
             about = {"runs": options.runs, "threads": options.threads}
             where = measure.machine(options.device)
             measure.save(called, {"part": name, "machine": where, **about, **found})
-        text = part.tables(measure.load(called))
+        known = measure.load(called)
+        text = f"{part.tables(known)}\n\n{measure.conditions(known)}"
         measure.replace(called, text)
         print(f"{called}\n\n{text}\n", flush=True)
 

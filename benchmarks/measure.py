@@ -220,6 +220,18 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def conditions(found: Mapping[str, Any]) -> str:
+    """A line on where, when, of what and how often a part was measured."""
+    where, runs = found["machine"], found["runs"]
+    place = f"{where['processor']}, {where['cores']} cores, {found['threads']} threads"
+    if where["device"] != "cpu":
+        place = f"{where['device']}; {place}"
+    return (
+        f"{place}; torch {where['torch']}, transformers {where['transformers']}; commit "
+        f"{where['commit']}, {where['date']}; {runs} run{'' if runs == 1 else 's'} of each arm."
+    )
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

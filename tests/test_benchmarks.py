@@ -71,3 +71,12 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     measure.save("part", found, tmp_path)
     assert measure.load("part", tmp_path) == found
     assert found["machine"]["python"] == sys.version.split()[0]
+
+
+def test_tables_say_where_and_when_they_were_measured() -> None:
+    found = {"machine": measure.machine(), "runs": 1, "threads": 2}
+    said = measure.conditions(found)
+    for name in ("processor", "torch", "transformers", "commit", "date"):
+        assert str(found["machine"][name]) in said  # type: ignore[index]
+    assert "2 threads" in said and said.endswith("1 run of each arm.")
+    assert "5 runs" in measure.conditions(found | {"runs": 5})

@@ -104,9 +104,8 @@ def write_inputs(shape: str, texts: Sequence[str], count: int, place: Path) -> N
     size = shape_of(shape)
     save(size, train_tokenizer(texts, size.vocabulary), place / "base")
     reward = from_body(place / "base", torch.Generator().manual_seed(0), 128)
-    # What both read where a text is too long: its end.
+    # What both read where a text is too long.
     reward.network.config.max_position_embeddings = CONTEXT[shape]
-    reward.tokenizer.truncation_side = "left"
     reward.tokenizer.model_max_length = CONTEXT[shape]
     folder = place / "reward"
     folder.mkdir()
@@ -130,6 +129,7 @@ def pipeline(place: Path, file: str, out: Path, batch: int, limit: int | None = 
         function_to_apply="none",
         device="cpu",
     )
+    classify.tokenizer.truncation_side = "left"  # which a saved tokenizer does not say
     texts = _column(place / file, "text")[:limit]
     with out.open("w") as lines:
         for text, found in zip(texts, classify(texts), strict=True):
