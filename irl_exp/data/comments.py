@@ -211,7 +211,8 @@ _NO_TEXT, _NO_REST, _WHOLE = 0, 1, 2
 @dataclass(frozen=True, eq=False)
 class _Sifted:
     """What is known of n rows, 26 bytes each: `places` int64 [n] in their source, `digests` uint64
-    [2, n] of the normalized texts, `toxic` int8 [n], `words` int8 [n]."""
+    [2, n] of the normalized texts, `toxic` int8 [n] (1, 0 or _UNSCORED), `words` int8 [n] (which of
+    the three above)."""
 
     places: NDArray[np.int64]
     digests: NDArray[np.uint64]
@@ -266,8 +267,8 @@ class _Sifted:
     def _by_text(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows in an order that puts equal texts together, and where another text begins."""
         order = np.lexsort(self.digests)
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = False
+        first = np.zeros(len(order), dtype=bool)
+        first[:1] = True
         for column in self.digests:
             first[1:] |= column[order[1:]] != column[order[:-1]]
         return order, first
