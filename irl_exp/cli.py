@@ -41,6 +41,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from irl_exp import full_disk
 from irl_exp.config import (
     SCHEMAS,
     STEPS,
@@ -343,7 +344,7 @@ def _run_in(folder: Path, config: DictConfig) -> tuple[float | None, str]:
         log.info("%s is done already: skipped", folder)
         return _objective(config, json.loads((folder / "summary.json").read_text())), SKIPPED
     try:
-        with Tracker(folder, identity, describe=condense) as tracker:
+        with Tracker(folder, identity, describe=condense) as tracker, full_disk.named(folder):
             _start(config, tracker)
         _show(folder)
     except RunInUse:

@@ -13,8 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irl_exp import full_disk
 from irl_exp.config import InputError
 from irl_exp.finished_run import REWARDS, Run
+from irl_exp.store import require_sound
 
 if TYPE_CHECKING:
     from irl_exp.models.network_reward import NetworkReward
@@ -104,7 +106,8 @@ def export(source: Path, output: Path, which: str | None = None, member: int | N
         member: of an ensemble, this one, from 0.
 
     Raises:
-        InputError: there is no such reward, it is no single network, or `output` holds something.
+        InputError: there is no such reward, it is no single network, `output` holds something, or
+            its disk is full.
     """
     folder, run, which = _find(source, which)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -120,6 +123,7 @@ def export(source: Path, output: Path, which: str | None = None, member: int | N
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    require_sound(folder)
     if member is not None:
         folder = _member(folder, member)
     facts = Facts.load(folder)
@@ -130,9 +134,10 @@ def export(source: Path, output: Path, which: str | None = None, member: int | N
     place = output.absolute()
     part = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        _save(reward, facts, part)
-        text = card(reward, facts, which, run, name=place.name, member=member)
-        (part / CARD_FILE).write_text(text, encoding="utf-8")
+        with full_disk.named(place.parent):
+            _save(reward, facts, part)
+            text = card(reward, facts, which, run, name=place.name, member=member)
+            (part / CARD_FILE).write_text(text, encoding="utf-8")
         part.chmod(0o777 & ~_umask())
         os.rename(part, output)  # over an empty folder, and over nothing else
     except BaseException:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from irl_exp import full_disk
 from irl_exp.config import InputError
 
 
@@ -70,10 +71,10 @@ def open_partial(
 
     Raises:
         InputError: another process writes it; what was left is about something else or not ours;
-            or `out` has appeared meanwhile.
+            or `out` has appeared meanwhile; or its disk is full.
     """
     part, note = (out.with_name(out.name + end) for end in (".part", ".part.json"))
-    with _locked(part) as file:
+    with _locked(part) as file, full_disk.named(out.parent):
         try:
             check_output(out, overwrite)  # who had the lock before may have finished it
             if _size(part):

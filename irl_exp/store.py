@@ -51,6 +51,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from irl_exp import full_disk
 from irl_exp.config import InputError
 
 log = logging.getLogger(__name__)
@@ -155,13 +156,17 @@ class Store:
             label: what the log calls the step, if not by its name.
 
         Raises:
-            InputError: the store cannot be written to or locked; or see `fingerprint`.
+            InputError: the store cannot be written to or locked, or its disk is full; or see
+                `fingerprint`.
             TypeError: see `fingerprint`.
         """
         key = fingerprint(identity)
         folder = self.root / step / key
         seconds = None if rerun else _seconds_if_sound(folder, key)
         if seconds is None:
+            if not rerun and (fault := _damage(folder)):
+                # Said before anything can go wrong with setting it aside: it may be the cause.
+                log.warning("%s %s is damaged (%s), and not used", step, key, fault)
             with self.in_use(), _lock(folder.parent / f".lock-{key}"):
                 # Another process may have published it while this one waited.
                 seconds = None if rerun else _seconds_if_sound(folder, key)
@@ -169,7 +174,8 @@ class Store:
                     if folder.exists() and not rerun:
                         _set_aside(folder)
                     self.misses += 1
-                    seconds = _compute(folder, step, identity, compute, rerun, label or step)
+                    with full_disk.named(f"store {self.root}"):
+                        seconds = _compute(folder, step, identity, compute, rerun, label or step)
                     return Artifact(step, key, folder, hit=False, seconds=seconds)
         self.hits += 1
         return Artifact(step, key, folder, hit=True, seconds=seconds)
@@ -290,6 +296,24 @@ def read_manifest(folder: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
+def require_sound(folder: Path) -> None:
+    """For whoever reads an artifact, or a copy of one, without `Store.fetch`.
+
+    Folders without an artifact's manifest are not looked at.
+
+    Raises:
+        InputError: a file is not as it was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        ours = isinstance(manifest["files"], dict) and "fingerprint" in manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if ours and (fault := _fault(folder, manifest)):
+        said = f"expected none changed since, or no {MANIFEST} if that is meant"
+        raise InputError(f"{folder}: {fault}; {said}")
+
+
 def read_registration(note: Path) -> Path | None:
     """The run directory that a registration names; None if ``note`` is not a registration."""
     try:
@@ -359,6 +383,14 @@ def _seconds_if_sound(folder: Path, key: str) -> float | None:
     return float(manifest["seconds"]) if manifest and _fault(folder, manifest) is None else None
 
 
+def _damage(folder: Path) -> str | None:
+    """Why what lies in ``folder`` is no artifact, or none any more; None if it is one."""
+    if not folder.exists():
+        return None
+    manifest = read_manifest(folder, folder.name)
+    return _fault(folder, manifest) if manifest else f"{MANIFEST} is missing or unreadable"
+
+
 def _fault(folder: Path, manifest: Mapping[str, Any]) -> str | None:
     """What of an artifact is not as it was written. Older ones do not say how that was."""
     if not {"files", "checksum"} & manifest.keys():
@@ -399,13 +431,11 @@ _compared: dict[tuple[int, ...], str] = {}
 
 
 def _set_aside(folder: Path) -> None:
-    """Keep what is no artifact, or none any more, and say so."""
-    manifest = read_manifest(folder, folder.name)
-    fault = _fault(folder, manifest) if manifest else f"{MANIFEST} is missing or unreadable"
+    """Keep what is no artifact, or none any more, and say where."""
     aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
     os.rename(folder, aside)
     step = f"{folder.parent.name} {folder.name}"
-    log.warning("%s is damaged (%s): set aside as %s, and computed anew", step, fault, aside)
+    log.warning("%s: what is damaged is set aside as %s; computed anew", step, aside)
 
 
 def _step_aside(folder: Path) -> Path:

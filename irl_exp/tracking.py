@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from irl_exp import full_disk
 from irl_exp.config import InputError, WandbTracker
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Tracker:
         """Write what was asked for; what an earlier, unfinished attempt left here is replaced."""
         for name in ("metrics.jsonl", "samples.jsonl", "summary.json", "traceback.txt"):
             (self.folder / name).unlink(missing_ok=True)
+        self._write_status("running")  # first: it makes the folder a run's
         (self.folder / "config.yaml").write_text(config_yaml)
         (self.folder / "overrides.yaml").write_text(
             "".join(f"- {json.dumps(override)}\n" for override in overrides)
@@ -70,7 +72,6 @@ class Tracker:
             "versions": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
         }
         self._write_manifest()
-        self._write_status("running")
 
     def __enter__(self) -> "Tracker":
         """Raises `RunInUse` where another process is at it; that lasts until it ends or dies."""
@@ -92,7 +93,7 @@ class Tracker:
     def _refuse_strangers(self) -> None:
         """A finished run is not written over by another study, nor what is no run's at all."""
         status = read_status(self.folder)
-        there = {path.name for path in self.folder.iterdir()} - {".lock", LOG_FILE}
+        there = {path.name for path in self.folder.iterdir()} - {".lock", ".status.json", LOG_FILE}
         if status.get("status") == "done" and status["run_id"] != self.run_id:
             what = f"holds the finished run {status['run_id']}"
         elif there and not status:
@@ -108,7 +109,13 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         with self.lock:
-            self._conclude(error)
+            try:
+                with full_disk.named(self.folder):
+                    self._conclude(error)
+            except (InputError, OSError) as unwritten:
+                if error is None:
+                    raise
+                log.warning("how it ended could not be noted: %s", unwritten)
 
     def _conclude(self, error: BaseException | None) -> None:
         if error is None:

@@ -118,5 +118,7 @@ if __name__ == "__main__":
     sys.argv = [name, *words]
     # As a console script finds it: without the folder that this server was started in.
     sys.path[:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if fault := os.environ.get("IRL_EXP_FAULT"):
+        importlib.import_module("tests.faults.inject").begin(fault)
     [script] = entry_points(group="console_scripts", name=name)
     sys.exit(script.load()())

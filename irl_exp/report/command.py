@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irl_exp import full_disk
+from irl_exp.config import InputError
 from irl_exp.report import NoReport
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def main() -> None:
         # Who reads us has seen enough: leave without a word, also when the interpreter flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except NoReport as error:
+    except (NoReport, InputError) as error:
         sys.exit(f"irl-report: {error}")
     except OSError as error:
         sys.exit(f"irl-report: {error.filename}: {error.strerror}")
@@ -140,18 +142,20 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Raises:
         NoReport: if it would write over what no report wrote; then nothing is written.
+        InputError: the disk is full.
     """
     earlier = refuse_strangers(folder, files)
     folder.mkdir(parents=True, exist_ok=True)
-    # First, so that whatever is written by a report that is killed is known as its own.
-    _note(folder, {**earlier, **dict.fromkeys(files)})
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    for name in earlier.keys() - files.keys():
-        if _as_written(folder / name, earlier[name]):
-            (folder / name).unlink(missing_ok=True)
-    _note(folder, {name: _digest(content) for name, content in files.items()})
+    with full_disk.named(folder):
+        # First, so that whatever is written by a report that is killed is known as its own.
+        _note(folder, {**earlier, **dict.fromkeys(files)})
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        for name in earlier.keys() - files.keys():
+            if _as_written(folder / name, earlier[name]):
+                (folder / name).unlink(missing_ok=True)
+        _note(folder, {name: _digest(content) for name, content in files.items()})
 
 
 def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> Own:
@@ -177,7 +181,9 @@ def refuse_strangers(folder: Path, names: Mapping[str, bytes] | tuple[()]) -> Ow
 
 
 def _note(folder: Path, own: Own) -> None:
-    (folder / OWN).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n")
+    half = folder / f"{OWN}.part"
+    half.write_text(json.dumps(own, indent=2, sort_keys=True) + "\n")
+    os.replace(half, folder / OWN)
 
 
 def _as_written(path: Path, digest: str | None) -> bool:
