@@ -57,6 +57,7 @@ from irl_exp.config import (
     WandbTracker,
     before_tuning,
     innermost,
+    is_unicode,
 )
 from irl_exp.identity import (
     SWEPT,
@@ -95,6 +96,9 @@ def main() -> None:
     Sweep.progress = None
     Sweep.composed.clear()
     logging.raiseExceptions = False  # who reads us may have seen enough: that is no error
+    unreadable = next((word for word in sys.argv[1:] if not is_unicode(word)), None)
+    if unreadable is not None:  # which no file of a run could hold
+        sys.exit(f"irl-exp: {unreadable!a}: not UTF-8; expected text, and names of files in it")
     # Shells expand no ~ behind a =. Flags first: Hydra takes no override on both sides of one.
     words = [word.replace("=~/", f"={Path.home()}/") for word in sys.argv[1:]]
     words = [f"++{word}" if _OPTION.match(word) else word for word in words]

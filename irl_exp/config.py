@@ -12,6 +12,11 @@ class InputError(Exception):
     """Bad input from the user, as one clear line: what, where, and what was expected."""
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it is text throughout: bytes of a name that are no UTF-8 are surrogates in it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class ForeignError(Exception):
     """What code of the user's own raised, as one line; the run keeps its traceback."""
 

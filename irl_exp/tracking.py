@@ -182,7 +182,8 @@ class Tracker:
     def _write_status(self, status: str, error: str | None = None) -> None:
         facts: dict[str, Any] = {"status": status, "run_id": self.run_id}
         if error:
-            facts["error"] = error
+            # What names a file can have bytes in it that no text has.
+            facts["error"] = error.encode(errors="backslashreplace").decode()
         facts |= {"warnings": self.warnings, "seconds": round(time.time() - self.started, 1)}
         _replace(self.folder / "status.json", json.dumps(facts, indent=2) + "\n")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from yaml import YAMLError
 
+from irl_exp.config import is_unicode
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.report import NoReport
 from irl_exp.report.run import NOT_APPLICABLE, Run, number
@@ -64,7 +65,8 @@ class Runs:
 
 
 def collect(folders: Iterable[Path]) -> Runs:
-    """The runs at or below the folders. Raises NoReport where a folder is missing or has none."""
+    """The runs at or below the folders. Raises NoReport where a folder is missing, has none, or has
+    one with a name that is no text."""
     places: dict[Path, Path] = {}  # resolved -> as it was named
     for folder in folders:
         if not folder.is_dir():
@@ -73,6 +75,9 @@ def collect(folders: Iterable[Path]) -> Runs:
         found = list(run_directories(folder))
         if not found:
             raise NoReport(f"{folder}: no run in it; expected a folder with a status.json below")
+        for path in found:
+            if not is_unicode(str(path)):
+                raise NoReport(f"{str(path)!a}: not UTF-8; expected a name that a page can show")
         places |= {path.resolve(): path for path in found if path.resolve() not in places}
     runs: list[Run] = []
     unreadable: dict[Path, str] = {}

@@ -17,9 +17,11 @@ from rich.console import Console
 
 from irl_exp.report import sweep_figures
 from irl_exp.report.run import REPORT_FILE
-from irl_exp.report.tables import Table
+from irl_exp.report.tables import Table, plain
 
 PAGE_FILE = "index.html"
+# How a cell begins that spreadsheets take for a formula (OWASP, "CSV injection").
+FORMULA = ("=", "+", "-", "@", "\t")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,17 @@ def _csv(rows: pd.DataFrame) -> bytes:
     cells = rows.to_numpy(dtype=object, copy=True)
     floats = [place for place, kind in enumerate(rows.dtypes) if kind == np.float64]
     cells[:, floats] = _texts(rows.iloc[:, floats].to_numpy())
+    for place in set(range(cells.shape[1])) - set(floats):
+        cells[:, place] = [_cell(cell) for cell in cells[:, place]]
     return pd.DataFrame(cells, columns=rows.columns).to_csv(index=False).encode()
+
+
+def _cell(cell: object) -> object:
+    """A text that a spreadsheet would evaluate gets a quote in front, which it takes as "text"."""
+    if not isinstance(cell, str):
+        return cell
+    line = cell.replace("\r", " ")  # which ends rows for some readers
+    return f"'{line}" if line.startswith(FORMULA) else line
 
 
 def _texts(numbers: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -131,12 +143,18 @@ def _markdown(found: Report, beside: Sequence[str]) -> str:
                 case Picture(name=name, caption=caption):
                     parts.append(f"![{name}](figures/{name}.png)\n\n{caption}")
                 case Table():
-                    rows = [[cell.replace("|", r"\|") for cell in row] for row in part.rows]
+                    rows = [list(map(_literal, row)) for row in part.rows]
                     parts.append(replace(part, rows=rows).markdown())
                 case text:
                     parts.append(text)
     listed = "\n".join(f"- [{name}]({name})" for name in beside if not name.endswith(".png"))
     return "\n\n".join([*parts, f"## Files\n\n{listed}"]) + "\n"
+
+
+def _literal(cell: str) -> str:
+    """What stands in a cell, without what would be a tag, code, a link, or the next cell."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
+    return re.sub(r"([\\`<|&]|\[(?=[^]]*\][(\[]))", r"\\\1", line)
 
 
 def show(found: Report, folder: Path) -> None:
@@ -151,11 +169,6 @@ def show(found: Report, folder: Path) -> None:
                 console.print(part.terminal())
                 console.print(part.note)
             else:
-                console.print(_plain(part))
+                console.print(plain(part))
             console.print()
     print(f"report: {folder / PAGE_FILE}")
-
-
-def _plain(text: str) -> str:
-    """Markdown as a terminal shows it: neither bold, nor escaped."""
-    return re.sub(r"\\([\\`*_\[\]<|~&$])", r"\1", text.replace("**", ""))

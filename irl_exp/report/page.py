@@ -1,5 +1,6 @@
 """What a run found, as a page (report.md) and as tables in the terminal."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def show(folder: Path) -> None:
                 console.print(table.note)
             console.print()
     for line in audit.in_short(run):
-        console.print(line.replace("**", "") + "\n")
+        console.print(tables.plain(line) + "\n")
     decided = run.fill(
         "Identified by the demonstrations: {recovery/identified_fraction} of held-out pairs, "
         "{recovery/identified_accuracy} of them as R* has it; of a placebo "
@@ -187,7 +188,7 @@ def show(folder: Path) -> None:
     for name, path in _rewards(run).items():
         print(f"{name}: {path}")
     for warning in _all_warnings(run):
-        console.print(f"warning: {warning}", style="yellow")
+        console.print(f"warning: {tables.plain(warning)}", style="yellow")
     print(f"report: {folder / REPORT_FILE}")
 
 
@@ -209,7 +210,9 @@ def _head(run: Run) -> str:
         facts.append("seeds " + ", ".join(f"{k} {v}" for k, v in run.manifest["seeds"].items()))
     command = shlex.join(["irl-exp", *run.overrides])
     title = run.status.get("run_id", run.folder.name)
-    return f"# Run {title}\n\n{'; '.join(facts)}.\n\n```bash\n{command}\n```"
+    # A fence is ended by one as long: what was typed may hold one.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return f"# Run {title}\n\n{'; '.join(facts)}.\n\n{fence}bash\n{command}\n{fence}"
 
 
 def _all_warnings(run: Run) -> list[str]:

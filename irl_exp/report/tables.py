@@ -94,7 +94,7 @@ class Table:
         for place, heading in enumerate(self.header):
             terminal.add_column(heading, justify="right" if place else "left", overflow="fold")
         for row in self.rows:
-            terminal.add_row(*row)
+            terminal.add_row(*map(plain, row))
         return terminal
 
 
@@ -234,7 +234,7 @@ def _finding(row: Mapping[Hashable, Any], given: bool) -> str:
     """`rewards the word "today"`, of a row of findings.parquet; `given`: pairs are of a file, and
     `model` wrote none of them."""
     name = row["name"]
-    what = f'the word "{name}"' if row["kind"] == "word" else FACTORS_IN_WORDS[name]
+    what = f'the word "{escape(str(name))}"' if row["kind"] == "word" else FACTORS_IN_WORDS[name]
     if row["name"] == "likelihood" and given:
         what = "what `model` finds likely"
     return f"{'rewards' if row['correlation'] > 0 else 'punishes'} {what}"
@@ -309,6 +309,12 @@ def shortcuts(run: Run, *, intervals: bool) -> Table | None:
         run.brackets if intervals else "",
     ]
     return Table(["factor", *FACTOR_MEASURES.values()], rows, " ".join(filter(None, sentences)))
+
+
+def plain(text: str) -> str:
+    """Markdown as a terminal shows it: neither bold, nor escaped, nor anything that it obeys."""
+    shown = re.sub(r"\\([\\`*_\[\]<|~&$])", r"\1", text.replace("**", ""))
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in shown)
 
 
 def escape(text: str) -> str:

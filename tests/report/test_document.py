@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from irl_exp.report.document import _csv, _plain
-from irl_exp.report.tables import escape
+from irl_exp.report.document import _csv
+from irl_exp.report.tables import escape, plain
 
 
 def test_csv_is_that_of_pandas() -> None:
@@ -20,4 +20,4 @@ def test_csv_is_that_of_pandas() -> None:
 
 
 def test_what_a_terminal_shows_is_not_escaped() -> None:
-    assert _plain(f"**{escape('a_file [1]')}**: R* < 1") == "a_file [1]: R* < 1"
+    assert plain(f"**{escape('a_file [1]')}**: R* < 1") == "a_file [1]: R* < 1"
