@@ -174,9 +174,8 @@ class Sweep(Callback):
         """A line for each run of this launch that failed, wherever the launcher ran it; or ""."""
         if cls.progress is None:
             return ""
-        started, runs = cls.progress.started, cls.progress.path.parent
-        found = sorted(runs.glob("*/status.json"), key=lambda path: path.stat().st_mtime)
-        now = [path.parent for path in found if path.stat().st_mtime >= started]
+        runs = cls.progress.path.parent
+        now = [runs / run for run, how in cls.progress.ended.items() if how == FAILED]
         failed = {run: status["error"] for run in now if "error" in (status := read_status(run))}
         lines = [f"\n  {run}: {error}" for run, error in failed.items()]
         count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"

@@ -34,7 +34,7 @@ class Progress(threading.Thread):
         super().__init__(daemon=True)
         self.path = folder / ENDED
         self.total = total
-        self.started = time.time()
+        self.started = time.monotonic()
         self.read_to = self.path.stat().st_size if self.path.exists() else 0
         self.ended: dict[str, str] = {}
         self.over = threading.Event()
@@ -57,14 +57,14 @@ class Progress(threading.Thread):
         kinds = (DONE, FAILED, INTERRUPTED, SKIPPED)
         said = ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind] or kind == DONE)
         of = "" if self.total is None else f" of {self.total}"
-        return f"{len(self.ended)}{of} runs over in {span(time.time() - self.started)}: {said}"
+        return f"{len(self.ended)}{of} runs over in {span(time.monotonic() - self.started)}: {said}"
 
     def _ahead(self) -> str:
         """The time that is left if runs that compute go on to take what they took."""
         done = sum(how == DONE for how in self.ended.values())
         if self.total is None or not done:
             return ""
-        left = (time.time() - self.started) / done * (self.total - len(self.ended))
+        left = (time.monotonic() - self.started) / done * (self.total - len(self.ended))
         return f"; at this pace {span(left)} to go"
 
     def _look(self) -> bool:

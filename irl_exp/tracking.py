@@ -51,7 +51,7 @@ class Tracker:
         self.warnings: list[str] = []
         self.steps: dict[str, str] = {}
         self.mirror: Wandb | None = None
-        self.started = time.time()
+        self.started = time.monotonic()
 
     # --- life of a run ------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Tracker:
         if error:
             # What names a file can have bytes in it that no text has.
             facts["error"] = error.encode(errors="backslashreplace").decode()
-        facts |= {"warnings": self.warnings, "seconds": round(time.time() - self.started, 1)}
+        facts |= {"warnings": self.warnings, "seconds": round(time.monotonic() - self.started, 1)}
         _replace(self.folder / "status.json", json.dumps(facts, indent=2) + "\n")
 
 

@@ -7,9 +7,9 @@ Names of logged values are TRL's where TRL had them, so that curves can be laid 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +24,7 @@ from irl_exp.models import generation, language_model, policies, trainable
 from irl_exp.models.generation import Drawn
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
+from irl_exp.modules import finite
 from irl_exp.modules.sharding import clip_gradients
 from irl_exp.modules.training import adamw, fit
 
@@ -252,6 +253,8 @@ class PPO(pl.LightningModule):
             facts = {name: facts.get(name, 0.0) + share * value for name, value in found.items()}
         trained = [*self.network.parameters(), *self.value_head.parameters()]
         norm = clip_gradients(trained, self.config.max_grad_norm)
+        if not norm.isfinite():
+            self.refuse(f"the gradient's norm is {norm:g}", self.trainer.global_step, rollout)
         optimizer.step()  # type: ignore[union-attr]
         facts = {name: processes.total(value, self.device) for name, value in facts.items()}
         return {"grad_norm": norm.item(), **facts}
@@ -314,9 +317,8 @@ class PPO(pl.LightningModule):
         bigrams = any(len(text.split()) > 1 for text in rollout.texts)
         numbers = (rollout.scores, rollout.log_probs, rollout.values)
         if not all(torch.isfinite(x).all() for x in numbers):
-            raise FloatingPointError(
-                f"PPO iteration {iteration}: a score, log-probability or value is NaN"
-            )
+            what = "a score, log-probability or value of the rollout is not finite"
+            self.refuse(what, iteration, rollout)
         if kl > self.config.stop_kl:
             self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
         elif distinct < self.config.stop_distinct_2 and bigrams:
@@ -327,6 +329,11 @@ class PPO(pl.LightningModule):
         if self.stopped:
             self.stopped = f"iteration {iteration}: {self.stopped}"
             self.trainer.should_stop = True
+
+    def refuse(self, what: str, step: int, rollout: Rollout) -> NoReturn:
+        batch = {field.name: getattr(rollout, field.name) for field in fields(rollout)}
+        folder = self.logger.path.parent  # type: ignore[union-attr]
+        finite.refuse(self, step, what, batch, folder)
 
     def log_iteration(self, rollout: Rollout, averages: dict[str, float], index: int) -> None:
         mask = rollout.mask

@@ -60,21 +60,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> Tensor
     return norm
 
 
-class Clipping(pl.Callback):
-    """Lightning's gradient_clip_val, which is neither for gradients of which some are divided nor,
-    in mixed precision, for fused optimizers. Lightning calls it when gradients have been unscaled,
-    if they were scaled."""
-
-    def __init__(self, longest: float) -> None:
-        self.longest = longest
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
-        groups = optimizer.param_groups
-        clip_gradients((p for group in groups for p in group["params"]), self.longest)
-
-
 class ShardedStrategy(DDPStrategy):
     """Divides a module's networks while it trains; it is a plain module before and after.
 

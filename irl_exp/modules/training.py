@@ -27,7 +27,8 @@ from irl_exp import processes
 from irl_exp.config import InputError, TrainerConfig
 from irl_exp.data.batches import ResumableLoader
 from irl_exp.models.recompute import recomputing
-from irl_exp.modules.sharding import Clipping, ShardedStrategy
+from irl_exp.modules.finite import Finite
+from irl_exp.modules.sharding import ShardedStrategy
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def fit(
     validation: DataLoader | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> None:
-    """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged.
+    """Train `module` in place; its curves go to `folder`. Raises InputError if it diverged: then
+    the batch at which it did is there too (finite.py).
 
     Goes on from the checkpoint that a killed training of the same module left in `folder`; who
     calls removes it once the result is safe. `callbacks` watch (early_stopping.py, trace.py).
@@ -207,7 +209,7 @@ def _fit(
                 Checkpoints(folder, loader),
                 *callbacks,
                 *([_OwnSignals()] if processes.size() > 1 else []),
-                *([Clipping(max_grad_norm)] if max_grad_norm else []),
+                Finite(folder, max_grad_norm),
             ],
             enable_checkpointing=False,
             enable_model_summary=False,

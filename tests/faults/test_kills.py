@@ -1,6 +1,7 @@
 """A study or a sweep killed at any moment, or at any change to a file, ends as if it had not been.
 
-IRL_EXP_KILLS=100 kills as often (docs/reliability.md); without it a few times.
+IRL_EXP_KILLS=50 kills each of the two as often, and IRL_EXP_DEFAULT_STUDY=1 the study without
+arguments five times (docs/reliability.md); without them a few times.
 """
 
 import hashlib
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("IRL_EXP_KILLS", "4"))
 KILLED = 128 + 9
-RUN = ("hydra.run.dir=run",)
-SWEEP = ("-m", "solver=hinge,svm", "until=evaluate")
+RUN = (*SMALL_STUDY, "hydra.run.dir=run")
+SWEEP = (*SMALL_STUDY, "-m", "solver=hinge,svm", "until=evaluate")
 
 
 def launch(folder: Path, words: tuple[str, ...], fault: str) -> int:
     """The exit status of the command, typed in ``folder``, with that fault (see inject.py)."""
-    line = [warm.command("irl-exp"), *SMALL_STUDY, *words, f"paths.store={folder}/store"]
+    line = [warm.command("irl-exp"), *words, f"paths.store={folder}/store"]
     environment = {**os.environ, "IRL_EXP_FAULT": fault}
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True).returncode
 
@@ -99,8 +100,38 @@ def test_killed_twice_and_launched_again(
         print(f"\n{kills} kills, {attempts} studies, {changes} changes in {seconds:.0f} s")
 
 
+@pytest.mark.skipif("IRL_EXP_DEFAULT_STUDY" not in os.environ, reason="takes ten minutes")
+def test_the_default_study_killed_five_times(tmp_path: Path) -> None:
+    chance, expected = random.Random(0), []
+    for name, kills in (("whole", 0), ("killed", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        while kills:
+            status = launch(folder, ("hydra.run.dir=run",), f"after {chance.uniform(5, 60):.1f}")
+            assert status == KILLED
+            artifacts(folder)
+            kills -= 1
+        assert launch(folder, ("hydra.run.dir=run",), "after 1e6") == 0
+        assert leavings(folder) == []
+        expected.append((results(folder), artifacts(folder)))
+    assert expected[0] == expected[1]
+
+
 def iter_faults(chance: random.Random, seconds: float, changes: int) -> Iterator[str]:
     """In turn a moment and a change, anywhere in the whole."""
     while True:
         yield f"after {chance.uniform(0.1, 0.95 * seconds):.2f}"
         yield f"at {chance.randint(1, changes)}"
+
+
+def test_a_clock_that_goes_backwards(tmp_path: Path) -> None:
+    """Nothing is decided by the time of day: numbers are the same, and no duration is negative."""
+    for name, fault in (("forwards", "count changes"), ("backwards", "clock 3600")):
+        (tmp_path / name).mkdir()
+        assert launch(tmp_path / name, SWEEP, fault) == 0
+    assert results(tmp_path / "backwards") == results(tmp_path / "forwards")
+    assert artifacts(tmp_path / "backwards") == artifacts(tmp_path / "forwards")
+    for path in tmp_path.rglob("status.json"):
+        assert json.loads(path.read_text())["seconds"] >= 0
+    for path in tmp_path.glob("*/store/[!.]*/[!.]*/manifest.json"):
+        assert json.loads(path.read_text())["seconds"] >= 0

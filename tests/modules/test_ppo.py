@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from irl_exp.config import PPOConfig, TrainerConfig
+from irl_exp.config import InputError, PPOConfig, TrainerConfig
 from irl_exp.models import language_model, trainable
 from irl_exp.modules.ppo import (
     PPO,
@@ -508,8 +508,12 @@ def test_a_reward_that_is_not_a_number_raises(
     tiny_folder: Path, tmp_path: Path, trainer: TrainerConfig
 ) -> None:
     ppo = make(tiny_folder, CONFIG, Broken())
-    with pytest.raises(FloatingPointError, match="PPO iteration 0"):
+    with pytest.raises(InputError, match=r"PPO: .* of the rollout is not finite at step 0; "):
         run(ppo, trainer, tmp_path)
+    [path] = tmp_path.rglob("not_finite.pt")
+    kept = torch.load(path, weights_only=True)
+    assert (kept["module"], kept["step"]) == ("PPO", 0)
+    assert len(kept["batch"]["texts"]) == len(kept["batch"]["scores"])
 
 
 def test_within_a_rollout_weights_are_cast_once_and_after_it_anew() -> None:
