@@ -145,7 +145,7 @@ TABLE = {
         "dataset.max_new_tokens=96 leaves no room for a prompt in a context of 96"
     ),
     "until=pretrain dataset.size=400 model.learning_rate=1e9": (
-        "LanguageModeling: training diverged: the loss is nan at step 1; expected a smaller learning"
+        "LanguageModeling: training diverged: the loss is nan at step 1; expected a smaller "
     ),
     CLASSIFIER + "ground_truth.path=classifier ground_truth.toxic_label=bad": (
         "toxic_label=bad (of ground_truth, or evaluation.second_toxic_label): classifier has the "
