@@ -84,10 +84,8 @@ def load_reward(
     from irl_exp import hub
     from irl_exp.models import saved_rewards
     from irl_exp.models.reward_model import REWARD_FILE, Facts
-    from irl_exp.store import require_sound
 
     folder = hub.resolve(str(path), revision, "model").folder()
-    require_sound(folder)
     raw = saved_rewards.load_any(folder, batch_size, device)
     ours = (folder / REWARD_FILE).is_file()
     return LoadedReward(folder, raw, Facts.load(folder).threshold if ours else None)

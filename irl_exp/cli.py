@@ -71,7 +71,7 @@ from irl_exp.identity import (
     swept,
 )
 from irl_exp.sweep import DONE, FAILED, INTERRUPTED, SKIPPED, Progress, note
-from irl_exp.tracking import RunInUse, Tracker, Wandb, read_status
+from irl_exp.tracking import RunInUse, Tracker, Wandb
 from irl_exp.validation import validate
 
 log = logging.getLogger(__name__)
@@ -174,10 +174,8 @@ class Sweep(Callback):
         """A line for each run of this launch that failed, wherever the launcher ran it; or ""."""
         if cls.progress is None:
             return ""
-        runs = cls.progress.path.parent
-        now = [runs / run for run, how in cls.progress.ended.items() if how == FAILED]
-        failed = {run: status["error"] for run in now if "error" in (status := read_status(run))}
-        lines = [f"\n  {run}: {error}" for run, error in failed.items()]
+        runs, failed = cls.progress.path.parent, cls.progress.failed
+        lines = [f"\n  {runs / run}: {error}" for run, error in failed.items()]
         count = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
         head = f"{count}; launched again, the sweep runs what is missing"
         return "".join([head, *lines]) if lines else ""
@@ -311,15 +309,18 @@ def app(config: DictConfig) -> float | None:
     folder = Path(settings.runtime.output_dir)
     if settings.mode != RunMode.MULTIRUN:
         return _run_in(folder, config)[0]
-    how = INTERRUPTED
+    how, why = INTERRUPTED, None
     try:
         objective, how = _run_in(folder, config)
     except Exception as error:
-        how = FAILED
-        log.error("%s: %s", folder.name, condense(error))  # the others go on: say now which failed
+        how, why = FAILED, condense(error)
+        log.error("%s: %s", folder.name, why)  # the others go on: say now which failed
         raise
     finally:
-        note(Path(settings.sweep.dir), os.path.relpath(folder, settings.sweep.dir), how)
+        try:
+            note(Path(settings.sweep.dir), os.path.relpath(folder, settings.sweep.dir), how, why)
+        except OSError as full:  # what happened to the run counts more
+            log.error("%s: %s", settings.sweep.dir, full.strerror)
     return objective
 
 

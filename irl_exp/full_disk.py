@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from irl_exp.config import InputError
+from irl_exp.config import ForeignError, InputError
 
 REASONS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -19,12 +19,11 @@ def named(place: object) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, ForeignError):
         raise
     except Exception as error:
         # Libraries in other languages have exceptions of their own, with the system's words.
         reason = next((reason for reason in REASONS if reason in str(error)), None)
         if reason is None:
             raise
-        said = f"{place}: {reason}; with more room, the same command goes on from here"
-        raise InputError(said) from error
+        raise InputError(f"{place}: {reason}; with more room, the same command works") from error

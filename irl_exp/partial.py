@@ -74,7 +74,8 @@ def open_partial(
             or `out` has appeared meanwhile; or its disk is full.
     """
     part, note = (out.with_name(out.name + end) for end in (".part", ".part.json"))
-    with _locked(part) as file, full_disk.named(out.parent):
+    # In this order: closing the file writes what an earlier write found no room for.
+    with full_disk.named(out.parent), _locked(part) as file:
         try:
             check_output(out, overwrite)  # who had the lock before may have finished it
             if _size(part):

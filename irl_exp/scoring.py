@@ -18,7 +18,6 @@ from irl_exp import hub
 from irl_exp.config import InputError
 from irl_exp.data.formats import file_format, read
 from irl_exp.partial import Partial, check_output, open_partial
-from irl_exp.store import require_sound
 
 if TYPE_CHECKING:
     from irl_exp.models.reward_model import Reward
@@ -202,7 +201,6 @@ def load(folder: Path, batch_size: int, device: str) -> "Reward":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device={device}: {str(error).splitlines()[0]}") from error
-    require_sound(folder)
     return saved_rewards.load_any(folder, batch_size, device)
 
 

@@ -299,7 +299,8 @@ def read_manifest(folder: Path, key: str) -> dict[str, Any] | None:
 def require_sound(folder: Path) -> None:
     """For whoever reads an artifact, or a copy of one, without `Store.fetch`.
 
-    Folders without an artifact's manifest are not looked at.
+    Folders without an artifact's manifest are not looked at. A copy may leave files out: whoever
+    needs them will say so.
 
     Raises:
         InputError: a file is not as it was written.
@@ -307,9 +308,13 @@ def require_sound(folder: Path) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         ours = isinstance(manifest["files"], dict) and "fingerprint" in manifest
-    except (OSError, ValueError, KeyError, TypeError):
+    except ValueError:
+        fault: str | None = f"{MANIFEST} is not as it was written"
+    except (OSError, KeyError, TypeError):
         return
-    if ours and (fault := _fault(folder, manifest)):
+    else:
+        fault = _fault(folder, manifest, whole=False) if ours else None
+    if fault:
         said = f"expected none changed since, or no {MANIFEST} if that is meant"
         raise InputError(f"{folder}: {fault}; {said}")
 
@@ -391,8 +396,9 @@ def _damage(folder: Path) -> str | None:
     return _fault(folder, manifest) if manifest else f"{MANIFEST} is missing or unreadable"
 
 
-def _fault(folder: Path, manifest: Mapping[str, Any]) -> str | None:
-    """What of an artifact is not as it was written. Older ones do not say how that was."""
+def _fault(folder: Path, manifest: Mapping[str, Any], whole: bool = True) -> str | None:
+    """What of an artifact is not as it was written: changed or, if it is to be whole, missing.
+    Older ones do not say how it was."""
     if not {"files", "checksum"} & manifest.keys():
         return None
     try:
@@ -409,6 +415,10 @@ def _fault(folder: Path, manifest: Mapping[str, Any]) -> str | None:
                 continue
             if _file_digest(file).hex() != digest:
                 return f"{name} is not as it was written"
+        except FileNotFoundError as error:
+            if not whole:
+                continue
+            return f"{name}: {error.strerror}"
         except OSError as error:
             return f"{name}: {error.strerror}"
         _compared[known] = digest

@@ -17,9 +17,9 @@ DONE, FAILED, INTERRUPTED, SKIPPED = "done", "failed", "interrupted", "skipped"
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def note(folder: Path, run: str, how: str) -> None:
-    """That a run has ended, and how: `run` is its folder in the sweep's."""
-    line = json.dumps({"run": run, "how": how, "at": round(time.time(), 1)})
+def note(folder: Path, run: str, how: str, why: str | None = None) -> None:
+    """That a run has ended, how, and why so if it failed: `run` is its folder in the sweep's."""
+    line = json.dumps({"run": run, "how": how, "why": why, "at": round(time.time(), 1)})
     with (folder / ENDED).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
@@ -37,6 +37,7 @@ class Progress(threading.Thread):
         self.started = time.monotonic()
         self.read_to = self.path.stat().st_size if self.path.exists() else 0
         self.ended: dict[str, str] = {}
+        self.failed: dict[str, str] = {}  # why
         self.over = threading.Event()
 
     def run(self) -> None:
@@ -80,6 +81,9 @@ class Progress(threading.Thread):
             # Another launch may do what this one passes over: that it was done is what counts.
             if line["how"] != SKIPPED or line["run"] not in self.ended:
                 self.ended[line["run"]] = line["how"]
+                self.failed.pop(line["run"], None)
+                if line["how"] == FAILED:
+                    self.failed[line["run"]] = line.get("why") or "see its status.json"
         return bool(whole)
 
 

@@ -20,6 +20,7 @@ from irl_exp.models.reward_kinds import (
     Terms,
 )
 from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Reward
+from irl_exp.store import require_sound
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
@@ -56,7 +57,12 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
 
 
 def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
-    """A reward of ours by its reward.json, or anybody's network with one output."""
+    """A reward of ours by its reward.json, or anybody's network with one output.
+
+    Raises:
+        InputError: there is none, or it is not as it was written.
+    """
+    require_sound(folder)
     if (folder / REWARD_FILE).is_file():
         return load_reward(folder, batch_size, device)
     reward = load_network_reward(folder, batch_size)

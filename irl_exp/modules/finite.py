@@ -1,5 +1,6 @@
 """A number that is not finite stops training at the step where it appears; its batch is kept."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,8 @@ class Finite(pl.Callback):
     `longest`: Lightning's gradient_clip_val, which is neither for gradients of which some are
     divided nor, in mixed precision, for fused optimizers.
 
-    Modules that optimize by themselves (PPO) do both themselves.
+    Modules that optimize by themselves (PPO) do both themselves. With 16-mixed the gradient is not
+    looked at, and with several processes the loss is not.
     """
 
     def __init__(self, folder: Path, longest: float | None) -> None:
@@ -41,6 +43,8 @@ class Finite(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor
     ) -> None:
+        if not module.automatic_optimization:
+            return
         # Of several processes one alone must not stop: the gradients are everybody's.
         if processes.size() == 1 and not loss.isfinite():
             refuse(module, trainer.global_step, f"the loss is {loss:g}", self.batch, self.folder)
@@ -67,9 +71,15 @@ def refuse(module: pl.LightningModule, step: int, what: str, batch: Any, folder:
     """
     path = folder / BATCH_FILE
     name = type(module).__name__
+    kept = f"its batch is in {path}"
     if processes.rank() == 0:
-        torch.save({"module": name, "step": step, "batch": batch}, path)
+        content = BytesIO()
+        torch.save({"module": name, "step": step, "batch": batch}, content)
+        try:
+            path.write_bytes(content.getvalue())
+        except OSError as error:
+            kept = f"its batch could not be kept: {error.strerror}"
     raise InputError(
         f"{name}: training diverged: {what} at step {step}; expected a smaller learning rate, or "
-        f"rewards within bounds (its batch is in {path})"
+        f"rewards within bounds ({kept})"
     )

@@ -248,6 +248,8 @@ class PPO(pl.LightningModule):
             own = processes.mine(part)
             share = int(rollout.mask[own].sum()) / total
             loss, found = self.losses(rollout, own)
+            if processes.size() == 1 and not loss.isfinite():
+                self.refuse(f"the loss is {loss:g}", self.trainer.global_step, rollout)
             # Of the gradients of several processes DDP takes the mean: here they are to be added.
             self.manual_backward(loss * (share * processes.size()))
             facts = {name: facts.get(name, 0.0) + share * value for name, value in found.items()}
@@ -318,7 +320,7 @@ class PPO(pl.LightningModule):
         numbers = (rollout.scores, rollout.log_probs, rollout.values)
         if not all(torch.isfinite(x).all() for x in numbers):
             what = "a score, log-probability or value of the rollout is not finite"
-            self.refuse(what, iteration, rollout)
+            self.refuse(what, self.trainer.global_step, rollout)
         if kl > self.config.stop_kl:
             self.stopped = f"KL {kl:.1f} nats passed rlhf.stop_kl={self.config.stop_kl:g}"
         elif distinct < self.config.stop_distinct_2 and bigrams:

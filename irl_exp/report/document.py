@@ -109,13 +109,15 @@ def files(found: Report) -> dict[str, bytes]:
 
 
 def _csv(rows: pd.DataFrame) -> bytes:
-    """What pandas would write of it, which turns one float after another into text."""
+    """What pandas would write of it, which turns one float after another into text; and no cell of
+    it is a formula."""
     cells = rows.to_numpy(dtype=object, copy=True)
     floats = [place for place, kind in enumerate(rows.dtypes) if kind == np.float64]
     cells[:, floats] = _texts(rows.iloc[:, floats].to_numpy())
     for place in set(range(cells.shape[1])) - set(floats):
         cells[:, place] = [_cell(cell) for cell in cells[:, place]]
-    return pd.DataFrame(cells, columns=rows.columns).to_csv(index=False).encode()
+    header = [_cell(name) for name in rows.columns]
+    return pd.DataFrame(cells, columns=header).to_csv(index=False).encode()
 
 
 def _cell(cell: object) -> object:
@@ -154,7 +156,7 @@ def _markdown(found: Report, beside: Sequence[str]) -> str:
 def _literal(cell: str) -> str:
     """What stands in a cell, without what would be a tag, code, a link, or the next cell."""
     line = "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
-    return re.sub(r"([\\`<|&]|\[(?=[^]]*\][(\[]))", r"\\\1", line)
+    return re.sub(r"([\\`<|&\[\]])", r"\\\1", line)
 
 
 def show(found: Report, folder: Path) -> None:

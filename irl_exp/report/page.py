@@ -209,7 +209,7 @@ def _head(run: Run) -> str:
     if "seeds" in run.manifest:
         facts.append("seeds " + ", ".join(f"{k} {v}" for k, v in run.manifest["seeds"].items()))
     command = shlex.join(["irl-exp", *run.overrides])
-    title = run.status.get("run_id", run.folder.name)
+    title = escape(str(run.status.get("run_id", run.folder.name)))
     # A fence is ended by one as long: what was typed may hold one.
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return f"# Run {title}\n\n{'; '.join(facts)}.\n\n{fence}bash\n{command}\n{fence}"

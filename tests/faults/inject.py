@@ -45,7 +45,9 @@ def begin(fault: str) -> None:
         nonlocal changes
         if event in CHANGES or (event == "open" and args[2] & WRITES):
             place = args[0]
-            if isinstance(place, str | bytes) and os.fsdecode(place).startswith(below):
+            if not isinstance(place, str | bytes):
+                return
+            if os.path.abspath(os.fsdecode(place)).startswith(below):
                 changes += 1
                 if changes == fatal:
                     _die()

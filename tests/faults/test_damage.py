@@ -48,3 +48,16 @@ def test_a_change_that_is_meant(copy: Path) -> None:
     (copy / "reward.json").write_text(text + "\n")
     (copy / "manifest.json").unlink()
     assert irl_exp.load_reward(copy).score(["You"], [" idiot"]).isfinite().all()
+
+
+def test_a_damaged_manifest_is_damage_too(copy: Path) -> None:
+    text = (copy / "manifest.json").read_text()
+    for harm in (text[:-5], text.replace('"seconds"', '"secands"')):
+        (copy / "manifest.json").write_text(harm)
+        with pytest.raises(InputError, match=r"manifest[.]json is not as it was written"):
+            irl_exp.load_reward(copy)
+
+
+def test_a_copy_without_what_nobody_reads(copy: Path) -> None:
+    (copy / "metrics.jsonl").unlink()
+    assert irl_exp.load_reward(copy).score(["You"], [" idiot"]).isfinite().all()

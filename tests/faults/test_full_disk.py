@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk takes root"),
 ]
 
-NO_ROOM = "No space left on device; with more room, the same command goes on from here\n"
+NO_ROOM = "No space left on device; with more room, the same command works\n"
 PRETRAINED = (*SMALL_STUDY, "until=pretrain")
 
 
@@ -74,6 +74,28 @@ def test_a_run_directory_without_room(tmp_path: Path, disk: Callable[..., Path],
     disk("20m")
     assert run(tmp_path, "irl-exp", *words) == (0, "")
     assert json.loads((small / "run" / "status.json").read_text())["status"] == "done"
+
+
+def test_a_sweep_without_room(tmp_path: Path, disk: Callable[..., Path]) -> None:
+    """Its own file, in which each run that ended is noted, lies on that disk too."""
+    small = disk("40k")
+    words = (*PRETRAINED, "-m", "tags=[a],[b]", f"paths.store={tmp_path}/store")
+    words += (f"hydra.sweep.dir={small}/sweep", "hydra.sweep.subdir=${hydra.job.num}")
+    status, err = run(tmp_path, "irl-exp", *words)
+    assert (status, "No space left on device" in err) == (1, True)
+    assert "Traceback" not in err and f"{small}/sweep" in err
+    disk("20m")
+    assert run(tmp_path, "irl-exp", *words) == (0, "")
+
+
+def test_short_lines_without_room(study: Path, tmp_path: Path, disk: Callable[..., Path]) -> None:
+    """What a buffer still holds when a write fails is said no other way."""
+    small = disk("8k")
+    weights = next(study.parent.glob("store/recover/[!.]*/model.safetensors"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a\n" * 300)
+    score = ("irl-score", weights.parent, texts, "-o", small / "scores.jsonl", "--batch-size", 1)
+    assert run(tmp_path, *score) == (1, f"irl-score: {small}: {NO_ROOM}")
 
 
 def test_scores_a_report_and_an_export_without_room(

@@ -64,7 +64,7 @@ def attacks(place: str) -> list[str]:
         f"'><svg onload={RUN}>",
         f"</td></tr></table><iframe src='{place}/frame'></iframe>",
         f"</style></title></script><style>@import '{place}/style';</style>",
-        f"![picture]({place}/markdown)",
+        f"![picture]({place}/markdown) ![pic[tu]re]({place}/nested)",
         f"<link rel=stylesheet href={place}/link>",
         f"x\n```\n<script>{RUN}</script>\n```\n",
         f"` <b onmouseover={RUN}>`` {{{{7*7}}}} {{% raw %}} ${{7*7}}",
