@@ -1,7 +1,5 @@
-"""Demonstrations that say nothing, or next to it: each solver has a defined answer to them.
-
-A reward that is finite on every text, or one line that says why there is none.
-"""
+"""Demonstrations that say nothing, or next to it: each solver answers with a reward that is finite
+on every text."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from irl_exp.config import InputError
 from irl_exp.data.pairs import Demonstrations
 from irl_exp.solvers import SOLVERS
 from irl_exp.solvers.problem import Problem
@@ -31,7 +28,7 @@ SITUATIONS: dict[str, Callable[[int], tuple[list[str], list[str]]]] = {
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_finite_reward_or_one_line(
+def test_a_finite_reward(
     name: str,
     situation: str,
     problem: Problem,  # noqa: F811
@@ -47,11 +44,7 @@ def test_a_finite_reward_or_one_line(
         splits=splits,
     )
     asked = replace(problem, config=CONFIGS[name], demonstrations=given, folder=tmp_path)
-    try:
-        reward = SOLVERS[name](asked)
-    except InputError as refused:
-        assert "\n" not in str(refused)
-        return
+    reward = SOLVERS[name](asked)
     scores = reward.score(["On the harbour article"] * len(TEXTS), TEXTS)
     assert scores.isfinite().all()
     assert scores.shape == (len(TEXTS),)
