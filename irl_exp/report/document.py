@@ -17,7 +17,7 @@ from rich.console import Console
 
 from irl_exp.report import sweep_figures
 from irl_exp.report.run import REPORT_FILE
-from irl_exp.report.tables import Table, plain
+from irl_exp.report.tables import Table, plain, printable
 
 PAGE_FILE = "index.html"
 # How a cell begins that spreadsheets take for a formula (OWASP, "CSV injection").
@@ -155,8 +155,7 @@ def _markdown(found: Report, beside: Sequence[str]) -> str:
 
 def _literal(cell: str) -> str:
     """What stands in a cell, without what would be a tag, code, a link, or the next cell."""
-    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
-    return re.sub(r"([\\`<|&\[\]])", r"\\\1", line)
+    return re.sub(r"([\\`<|&\[\]])", r"\\\1", printable(cell))
 
 
 def show(found: Report, folder: Path) -> None:

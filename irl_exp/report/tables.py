@@ -314,12 +314,17 @@ def shortcuts(run: Run, *, intervals: bool) -> Table | None:
 def plain(text: str) -> str:
     """Markdown as a terminal shows it: neither bold, nor escaped, nor anything that it obeys."""
     shown = re.sub(r"\\([\\`*_\[\]<|~&$])", r"\1", text.replace("**", ""))
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in shown)
+    return "\n".join(map(printable, shown.split("\n")))
+
+
+def printable(line: str) -> str:
+    """The line without what a terminal, or what shows Markdown, would obey."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
 def escape(text: str) -> str:
     """Text as Markdown shows it literally, on one line and within a table cell; long texts cut."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    line = printable(" ".join(text.split()))
     if len(line) > LONGEST_TEXT:
         line = line[:LONGEST_TEXT] + "…"
     return re.sub(r"([\\`*_\[\]<|~&$])", r"\\\1", line)
