@@ -246,7 +246,8 @@ def test_pairs_in_memory_are_kept_and_recovered_from(
         ["", ""], ["thanks for 3 edits", "what 3 fools"]
     )
     assert scores[0] > scores[1]
-    again = irl_exp.recover(kept, "svm", FEW)
+    # In a directory of its own: one that is named after the second may be the first run's.
+    again = irl_exp.recover(kept, "svm", {**FEW, "hydra.run.dir": str(tmp_path / "again")})
     assert again.recovered == run.recovered and again.summary["store/misses"] == 0
 
 
