@@ -159,6 +159,11 @@ class Sweep(Callback):
             Sweep.progress = Progress(Path(config.hydra.sweep.dir), total)
             Sweep.progress.start()
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """What launchers keep of each run until the last has ended is no more than how it ended."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            job_return.cfg = job_return.hydra_cfg = None
+
     @classmethod
     def conclude(cls) -> None:
         """Say what became of its runs, if it came to any."""

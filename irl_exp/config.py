@@ -13,8 +13,13 @@ class InputError(Exception):
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it is text throughout: bytes of a name that are no UTF-8 are surrogates in it."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    """Whether it is text throughout: bytes that are no UTF-8 (of a name, of a file) are surrogates
+    in it, and so is half a character from JSON ("\\ud83d")."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class ForeignError(Exception):
@@ -126,30 +131,33 @@ class SyntheticDataset(CommentsDataset):
     length: float
 
 
+# What becomes of a row that cannot be read.
+ON_ERROR = ("stop", "skip")
+
+
 @dataclass
 class TableDataset(CommentsDataset):
     """Comments with labels from the columns of a table."""
 
+    path: str
     text_column: str
     prompt_column: str | None
     label_column: Any  # a column, or a list of them
     toxic_values: list[Any]
     toxic_from: float | None
     balance: bool
+    on_error: str  # one of ON_ERROR
 
 
 @dataclass
 class FileDataset(TableDataset):
     """A CSV, TSV, JSONL or Parquet file, plain or gzipped."""
 
-    path: str
-
 
 @dataclass
 class HubDataset(TableDataset):
     """A split of a data set of the Hugging Face hub, or of a folder of its layout."""
 
-    path: str
     revision: str | None
     split: str
 
@@ -358,6 +366,7 @@ class FileDemonstrations(DemonstrationsConfig):
     prompt_column: str | None
     aligned_column: str
     reference_column: str
+    on_error: str  # one of ON_ERROR
     shares: PairShares
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from irl_exp.config import (
+    ON_ERROR,
     STEPS,
     BayesianSolver,
     BestOfNConfig,
@@ -149,6 +150,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ),
         ("0 to 4294967295", lambda value: 0 <= value < 2**32),
     ),
+    "on_error": (f"one of {', '.join(ON_ERROR)}", lambda value: value in ON_ERROR),
 }
 
 
@@ -167,7 +169,7 @@ def _ranges(config: Config) -> None:
                 continue  # a checkpoint may be taken as it is: _model says
             if isinstance(value, float):
                 _require(math.isfinite(value), f"{where}{name}={value}: expected a finite number")
-            if name in RULES and isinstance(value, int | float):
+            if name in RULES and isinstance(value, int | float | str):
                 expected, holds = RULES[name]
                 _require(holds(value), f"{where}{name}={value}: expected {expected}")
 

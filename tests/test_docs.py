@@ -37,6 +37,8 @@ PLACEHOLDERS = {
 # What a tilted policy alone has, and comments with scores.
 TILTED = ["policy/aligned/kl_cap", "policy/realigned/effective_sample_size"]
 SCORED = ["comments/dropped_unscored"]
+# What only a run with on_error=skip has.
+SKIPPED = ["comments/skipped", "pairs/skipped"]
 # What only a run with something planted has.
 PLANTED = [f"planted/{name}_share" for name in ("word", "politeness", "trigger")]
 # What only a run with a second classifier of its own has; the first with intervals.
@@ -167,12 +169,24 @@ def summary() -> dict[str, Any]:
 def test_every_number_is_defined_once(summary: dict[str, Any]) -> None:
     with_ends = (*ENSEMBLE, *SECOND, *PAPER)
     intervals = [f"{name}{end}" for name in with_ends for end in ("", *ENDS)]
-    special = dict.fromkeys([*TILTED, *SCORED, *PLANTED, *SECOND_COUNTED, *intervals], 4.2)
+    special = dict.fromkeys(
+        [*TILTED, *SCORED, *SKIPPED, *PLANTED, *SECOND_COUNTED, *intervals], 4.2
+    )
     assert undefined({**summary, **special}) == []
 
 
 def test_every_definition_is_of_a_number(summary: dict[str, Any]) -> None:
-    names = [*summary, *TILTED, *SCORED, *PLANTED, *SECOND, *SECOND_COUNTED, *ENSEMBLE, *PAPER]
+    names = [
+        *summary,
+        *TILTED,
+        *SCORED,
+        *SKIPPED,
+        *PLANTED,
+        *SECOND,
+        *SECOND_COUNTED,
+        *ENSEMBLE,
+        *PAPER,
+    ]
     names += AUDIT
     assert [p for p in summary_rows() if not any(re.fullmatch(p, name) for name in names)] == []
 

@@ -346,11 +346,7 @@ def test_a_score_under_another_name(words: Path, tmp_path: Path, irl_score) -> N
         ("t.jsonl", b'{"prompt": "a", "id": 1}\n', "and completion; it has prompt, id"),
         ("t.jsonl", b'{"text": null}\n', "line 1: 'text' is of type NoneType"),
         ("t.jsonl", b'{"text": "\\ud83d"}\n', "line 1: 'text' holds half a character"),
-        (
-            "t.jsonl",
-            b'{"text": "a"}\n{"text": "\xff"}\n',
-            "line 2: byte 24 of the text is not",
-        ),
+        ("t.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "line 2 is not UTF-8; expected UTF-8"),
         ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n', mtime=0)[:-9], "can't be read after line"),
         ("t.txt.gz", b"not gzip at all", "can't be read: Not a gz"),
         ("t.csv", b"text,id\na,1\nb\n", "line 3: malformed row, 1 fields; expected 2"),

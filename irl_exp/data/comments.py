@@ -20,6 +20,16 @@ _COLUMNS = ["prompt", "completion", "toxic", "split"]
 _FILE = "comments.parquet"
 
 
+def group_ids(texts: Iterable[str]) -> NDArray[np.int64]:
+    """[n] int64: equal for equal texts, numbered as they first appear.
+
+    Not pandas.factorize, nor its groupby: before pandas 3.1 both take texts for one that differ
+    only after a NUL.
+    """
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int64)
+
+
 class LabelledText(NamedTuple):
     """A text as it stands in its source, and whether it is toxic: None where a score is missing.
     Where the source has cut it, `prompt` is its opening and `text` the rest."""
@@ -68,12 +78,12 @@ class Comments:
     @property
     def prompts(self) -> list[str]:
         """The distinct prompts, in order of first appearance."""
-        return self.table["prompt"].unique().tolist()
+        return list(dict.fromkeys(self.table["prompt"]))
 
     @property
     def group_ids(self) -> NDArray[np.int64]:
         """[n] int64: where each comment's prompt stands in `prompts`, to cluster by prompt."""
-        return pd.factorize(self.table["prompt"])[0].astype(np.int64)
+        return group_ids(self.table["prompt"])
 
     @property
     def completions(self) -> list[str]:
@@ -106,7 +116,7 @@ class Comments:
         """Read what `save` wrote; `InputError` when a prompt is in two splits."""
         comments = cls(pd.read_parquet(folder / _FILE))
         opened = comments.table[comments.table["prompt"] != ""]  # without one, texts share nothing
-        splits = opened.groupby("prompt")["split"].nunique()
+        splits = opened["split"].groupby(group_ids(opened["prompt"])).nunique()
         if (splits > 1).any():
             raise InputError(
                 f"{folder / _FILE}: {(splits > 1).sum()} prompts are in more than one split; "
@@ -350,7 +360,7 @@ def _split_by_prompt(
     by their shares, and a prompt belongs to the split in which its middle lies. Rows come back in
     the order of the line.
     """
-    prompt = pd.factorize(table["prompt"])[0]
+    prompt = group_ids(table["prompt"])
     sizes = np.bincount(prompt)
     line = rng.permutation(len(sizes))
     middles = np.empty(len(sizes))

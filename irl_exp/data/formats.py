@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irl_exp.config import InputError
+from irl_exp.config import InputError, is_unicode
+from irl_exp.data.skipped import Refuse, stop
 from irl_exp.store import content_digest
 
 # Each record of a file with its place, for messages: "/a/b.csv, line 3".
@@ -33,9 +34,12 @@ TEXTS = (".txt", ".txt.gz")
 STREAMS = (".jsonl", ".csv", ".tsv", ".txt")
 
 
-def records(path: Path, where: str, names: Sequence[str], lines: bool = False) -> Records:
+def records(
+    path: Path, where: str, names: Sequence[str], lines: bool = False, refuse: Refuse = stop
+) -> Records:
     """The records of a file, which messages call `where`; at least their columns `names`. With
-    `lines`, a .txt is one as well: its column is "text", and each of its lines a record."""
+    `lines`, a .txt is one as well: its column is "text", and each of its lines a record. What is
+    wrong with one row goes to `refuse`, what is wrong with the file is raised."""
     if path.is_dir():
         raise InputError(f"{where}: a folder; expected a file")
     if not path.is_file():
@@ -44,7 +48,9 @@ def records(path: Path, where: str, names: Sequence[str], lines: bool = False) -
     suffix = _suffix(path, known)
     if suffix is None:
         raise InputError(f"{where}: unknown format; expected one of {', '.join(known)}")
-    return _parquet_records(path, where, names) if suffix == ".parquet" else _opened(path, where)
+    if suffix == ".parquet":
+        return _parquet_records(path, where, names)
+    return _opened(path, where, refuse)
 
 
 def _suffix(path: Path, known: Sequence[str]) -> str | None:
@@ -65,92 +71,122 @@ def file_identity(path: str | Path) -> str:
     return content_digest(place) + (_suffix(place, (*TABLES, *TEXTS)) or "")
 
 
-def _opened(path: Path, where: str) -> Records:
+def _opened(path: Path, where: str, refuse: Refuse) -> Records:
     try:
         stream = path.open("rb")
     except OSError as error:
         raise InputError(f"{where} can't be read: {error}") from error
     with stream:
-        yield from read(stream, path.name, where)
+        yield from read(stream, path.name, where, refuse)
 
 
-def read(stream: BinaryIO, name: str, where: str) -> Records:
+def read(stream: BinaryIO, name: str, where: str, refuse: Refuse = stop) -> Records:
     """The records of a stream; `name` tells the format."""
     zipped = name.lower().endswith(".gz")
     lines = _lines(gzip.GzipFile(fileobj=stream) if zipped else stream, where)
     match Path(name.lower().removesuffix(".gz")).suffix:
         case ".csv":
-            return _csv_records(lines, where, ",")
+            return _csv_records(lines, where, ",", refuse)
         case ".tsv":
-            return _csv_records(lines, where, "\t")
+            return _csv_records(lines, where, "\t", refuse)
         case ".txt":
-            return _text_records(lines, where)
+            return _text_records(lines, where, refuse)
         case _:
-            return _json_records(lines, where)
+            return _json_records(lines, where, refuse)
 
 
 def _lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
-    """Lines with their ends; only a line feed ends one, for texts may hold other separators."""
-    number = start = 0
+    """Lines with their ends; only a line feed ends one, for texts may hold other separators.
+    What is not UTF-8 becomes surrogates, which whoever makes a record of it has to refuse."""
+    number = 0
     try:
         for number, line in enumerate(stream, start=1):
-            text = line.decode("utf-8")
+            text = line.decode("utf-8", "surrogateescape")
             # Without the mark that some editors put first.
             yield text.removeprefix("\ufeff") if number == 1 else text
-            start += len(line)
-    except UnicodeDecodeError as error:
-        place = f"{where}, line {number}: byte {start + error.start} of the text"
-        raise InputError(f"{place} is not UTF-8; expected UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:  # of a damaged gzip, for one
         after = f" after line {number}" if number else ""
         raise InputError(f"{where} can't be read{after}: {error}") from error
 
 
-def _json_records(lines: Iterator[str], where: str) -> Records:
+def _json_records(lines: Iterator[str], where: str, refuse: Refuse) -> Records:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{where}, line {number}"
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
-            raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
-        if not isinstance(record, dict):
-            kind = type(record).__name__
-            raise InputError(f"{place}: JSON of type {kind}; expected an object a line")
-        yield place, record
+            record = _json_record(line, place)
+        except InputError as error:
+            refuse(error)
+        else:
+            yield place, record
 
 
-def _csv_records(lines: Iterator[str], where: str, delimiter: str) -> Records:
+def _json_record(line: str, place: str) -> dict[str, Any]:
+    if not is_unicode(line):
+        raise InputError(f"{place} is not UTF-8; expected UTF-8")
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
+        raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
+    if not isinstance(record, dict):
+        kind = type(record).__name__
+        raise InputError(f"{place}: JSON of type {kind}; expected an object a line")
+    return record
+
+
+def _csv_records(lines: Iterator[str], where: str, delimiter: str, refuse: Refuse) -> Records:
     # Old files end lines with a carriage return alone; newline="" leaves all ends as they are.
     ended = (piece for line in lines for piece in io.StringIO(line, newline=""))
     reader = csv.reader(ended, delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
-        place = f"{where}, line {reader.line_num + 1}"  # where a row begins, however long it is
+        line = reader.line_num + 1  # where a row begins, however long it is
+        place = f"{where}, line {line}"
         try:
             row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{place}: malformed row ({error}); is a quote left open?") from error
-        if row is None:
-            return
-        if row and not header:
-            header = row
-            twice = sorted({name for name in header if name and header.count(name) > 1})
-            if twice:
-                raise InputError(f"{place}: column {twice} stands twice; expected distinct names")
-        elif row:  # blank lines hold nothing
-            if len(row) != len(header):
-                raise InputError(
-                    f"{place}: malformed row, {len(row)} fields; "
-                    f"expected {len(header)}, as in the header"
-                )
-            yield place, dict(zip(header, row, strict=True))
+            if row is None:
+                return
+            if row and not header:
+                header = _header(row, place)
+            elif row:  # blank lines hold nothing
+                _require_fields(row, header, place)
+                yield place, dict(zip(header, row, strict=True))
+        except (csv.Error, InputError) as error:
+            if isinstance(error, csv.Error):
+                error = InputError(f"{place}: malformed row ({error}); is a quote left open?")
+            # A row of several lines may be more than one: an open quote swallows what follows.
+            if not header or reader.line_num > line:
+                raise error from None
+            refuse(error)
 
 
-def _text_records(lines: Iterator[str], where: str) -> Records:
+def _header(row: list[str], place: str) -> list[str]:
+    if not all(map(is_unicode, row)):
+        raise InputError(f"{place}: the header is not UTF-8; expected UTF-8")
+    twice = sorted({name for name in row if name and row.count(name) > 1})
+    if twice:
+        raise InputError(f"{place}: column {twice} stands twice; expected distinct names")
+    return row
+
+
+def _require_fields(row: list[str], header: list[str], place: str) -> None:
+    if len(row) != len(header):
+        raise InputError(
+            f"{place}: malformed row, {len(row)} fields; expected {len(header)}, as in the header"
+        )
+    for name, value in zip(header, row, strict=True):
+        if not is_unicode(value):
+            raise InputError(f"{place}: {name!r} is not UTF-8; expected UTF-8")
+
+
+def _text_records(lines: Iterator[str], where: str, refuse: Refuse) -> Records:
     for number, line in enumerate(lines, start=1):
-        yield f"{where}, line {number}", {"text": line.removesuffix("\n").removesuffix("\r")}
+        place = f"{where}, line {number}"
+        if is_unicode(line):
+            yield place, {"text": line.removesuffix("\n").removesuffix("\r")}
+        else:
+            refuse(InputError(f"{place} is not UTF-8; expected UTF-8"))
 
 
 def _parquet_records(path: Path, where: str, names: Sequence[str]) -> Records:

@@ -16,6 +16,7 @@ import numpy as np
 
 from irl_exp.config import InputError
 from irl_exp.data.formats import records
+from irl_exp.data.skipped import Skipped, stop
 from irl_exp.data.sources import field, text_of
 
 # Where the last turn of a dialogue as in HH-RLHF begins (Bai et al. 2022, arXiv 2204.05862).
@@ -56,35 +57,35 @@ def read_prompts(path: str | Path, column: str) -> list[str]:
     return prompts
 
 
-def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: str) -> GivenPairs:
+def read_pairs(
+    path: str | Path,
+    prompt: str | None,
+    aligned: str,
+    reference: str,
+    skipped: Skipped | None = None,
+) -> GivenPairs:
     """The pairs of a CSV, TSV, JSONL or Parquet file (formats.py), by the names of its columns.
 
     A side is a text, a list of k texts, or a list of messages ({role, content}). `prompt` None: the
     column "prompt" where there is one. Without it, and where sides are whole dialogues, the prompt
     is what all of them open with, up to and with the last "Assistant:" turn that they share; texts
-    that share no such turn have no prompt.
+    that share no such turn have no prompt. With `skipped`, which counts them, rows that are no pair
+    are left out.
 
     Raises:
         InputError: the file cannot be read, or a row is no pair; the message names its place.
     """
+    refuse = skipped or stop
     path = Path(path).expanduser().absolute()
     names = (aligned, reference)
     found = GivenPairs([], [], [], 0)
     identical = 0
-    for place, row in records(path, str(path), [prompt or "prompt", *names]):
-        sides = [_side(field(row, name, place), f"{place}: {name!r}") for name in names]
-        if len(sides[0]) != len(sides[1]):
-            counts = f"{len(sides[0])} texts in {aligned!r}, {len(sides[1])} in {reference!r}"
-            raise InputError(f"{place}: {counts}; expected as many of either")
-        written = [text for texts in sides for text in texts]
-        # Whole dialogues hold the prompt, whatever a column says of it besides.
-        column = prompt or ("prompt" if isinstance(row.get("prompt"), str | list) else None)
-        if column and not all(text.startswith(OPENINGS) for text in written):
-            opening = _text(field(row, column, place), f"{place}: {column!r}", answered=True)
-            sides = [[joined(opening, text) for text in texts] for texts in sides]
-        else:
-            opening = _shared(written)
-            sides = [[text[len(opening) :] for text in texts] for texts in sides]
+    for place, row in records(path, str(path), [prompt or "prompt", *names], refuse=refuse):
+        try:
+            opening, sides = _pair(row, place, prompt, names)
+        except InputError as error:
+            refuse(error)
+            continue
         if sides[0] == sides[1]:
             identical += 1
             continue
@@ -93,6 +94,7 @@ def read_pairs(path: str | Path, prompt: str | None, aligned: str, reference: st
         found.reference.append(sides[1])
     if not found.prompts:
         what = f": both sides of all {identical} rows are alike" if identical else ""
+        what = what or (f": {skipped}" if skipped and skipped.count else "")
         raise InputError(f"{path} has no pairs{what}; expected some")
     k = len(found.aligned[0])
     for number, texts in enumerate(found.aligned, start=1):
@@ -119,6 +121,24 @@ def split_of(key: str, shares: Mapping[str, float], seed: int) -> tuple[str, int
 def key_of(pairs: GivenPairs, row: int) -> str:
     """What decides a pair's split: its prompt, or where it has none its texts."""
     return pairs.prompts[row] or "\x00".join(pairs.reference[row])
+
+
+def _pair(
+    row: dict[str, object], place: str, prompt: str | None, names: Sequence[str]
+) -> tuple[str, list[list[str]]]:
+    """The prompt of a row, and the completions of either side."""
+    sides = [_side(field(row, name, place), f"{place}: {name!r}") for name in names]
+    if len(sides[0]) != len(sides[1]):
+        counts = f"{len(sides[0])} texts in {names[0]!r}, {len(sides[1])} in {names[1]!r}"
+        raise InputError(f"{place}: {counts}; expected as many of either")
+    written = [text for texts in sides for text in texts]
+    # Whole dialogues hold the prompt, whatever a column says of it besides.
+    column = prompt or ("prompt" if isinstance(row.get("prompt"), str | list) else None)
+    if column and not all(text.startswith(OPENINGS) for text in written):
+        opening = _text(field(row, column, place), f"{place}: {column!r}", answered=True)
+        return opening, [[joined(opening, text) for text in texts] for texts in sides]
+    opening = _shared(written)
+    return opening, [[text[len(opening) :] for text in texts] for texts in sides]
 
 
 # --- texts ----------------------------------------------------------------------------------------

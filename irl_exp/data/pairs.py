@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irl_exp.config import InputError
+from irl_exp.data.comments import group_ids
 
 SPLITS = ("train", "validation", "test")
 _FILE = "demonstrations.parquet"
@@ -77,7 +78,7 @@ class Demonstrations:
     def group_ids(self) -> NDArray[np.int64]:
         """[n] int64: equal for rows of one prompt; a row without a prompt stands for itself."""
         names = [prompt or f"\x00{row}" for row, prompt in enumerate(self.prompts)]
-        return pd.factorize(np.array(names, dtype=object))[0].astype(np.int64)
+        return group_ids(names)
 
     def aligned_texts(self) -> tuple[list[str], list[str]]:
         """(prompts, completions) of the aligned policy, n*k each: scores reshape to [n, k]."""
@@ -130,7 +131,7 @@ class Demonstrations:
         if missing:
             raise InputError(f"{path} has no column {missing}; it has {list(table.columns)}")
         opened = table[table["prompt"] != ""]  # pairs without a prompt share nothing
-        splits = opened.groupby("prompt")["split"].nunique()
+        splits = opened["split"].groupby(group_ids(opened["prompt"])).nunique()
         if (splits > 1).any():
             raise InputError(
                 f"{path}: {(splits > 1).sum()} prompts are in more than one split; "

@@ -6,18 +6,16 @@ One set of rules says what is a text and what is a label, wherever they come fro
 from __future__ import annotations
 
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 
-from irl_exp.config import InputError, LabelsGroundTruth, TableDataset
+from irl_exp.config import InputError, LabelsGroundTruth, TableDataset, is_unicode
 from irl_exp.data.comments import LabelledText
 from irl_exp.data.formats import Records, records
-
-_HALF = re.compile("[\ud800-\udfff]")  # of a character, from "\ud83d" in JSON
+from irl_exp.data.skipped import Refuse, Skipped, stop
 
 
 @dataclass(frozen=True)
@@ -61,37 +59,54 @@ class Rows:
     """Labelled texts, read anew whenever somebody goes through them: memory may not hold them all.
 
     Going through them raises InputError, and says where, when they can't be read, a row has no text
-    or no label, or, at the end, when there were none or all labels are of one class.
+    or no label (unless such are to be skipped), or, at the end, when there were none or all labels
+    are of one class.
     """
 
-    records: Callable[[], Records]
+    records: Callable[[Refuse], Records]
     source: str
     columns: Columns
+    skipped: Skipped | None = None
 
     def __iter__(self) -> Iterator[LabelledText]:
-        columns, start = self.columns, self.columns.toxic_from
-        judge = _by_value(columns.toxic_values) if start is None else _by_score(start)
+        start = self.columns.toxic_from
+        judge = _by_value(self.columns.toxic_values) if start is None else _by_score(start)
         seen = {True: 0, False: 0, None: 0}
         some: dict[object, None] = {}  # distinct labels, in order
-        for place, record in self.records():
-            text = _text_of(record, columns.text, place)
-            prompt = _text_of(record, columns.prompt, place) if columns.prompt else None
-            values = [field(record, name, place) for name in columns.labels]
-            judged = [
-                judge(value, f"{place}: {name!r}")
-                for name, value in zip(columns.labels, values, strict=True)
-            ]
-            toxic = None if None in judged else any(judged)
-            seen[toxic] += 1
-            if toxic is not None and len(some) < 10:
+        refuse = self.skipped or stop
+        if self.skipped:
+            self.skipped.forget()
+        for place, record in self.records(refuse):
+            try:
+                row, values = self._row(record, place, judge)
+            except InputError as error:
+                refuse(error)
+                continue
+            seen[row.toxic] += 1
+            if row.toxic is not None and len(some) < 10:
                 some |= dict.fromkeys(values)
-            yield LabelledText(text, toxic, prompt)
+            yield row
         self._require_both_classes(seen, list(some))
+
+    def _row(
+        self, record: dict[str, object], place: str, judge: Judge
+    ) -> tuple[LabelledText, list[object]]:
+        """A record, and its labels as they stand."""
+        columns = self.columns
+        text = _text_of(record, columns.text, place)
+        prompt = _text_of(record, columns.prompt, place) if columns.prompt else None
+        values = [field(record, name, place) for name in columns.labels]
+        judged = [
+            judge(value, f"{place}: {name!r}")
+            for name, value in zip(columns.labels, values, strict=True)
+        ]
+        return LabelledText(text, None if None in judged else any(judged), prompt), values
 
     def _require_both_classes(self, seen: Mapping[bool | None, int], some: list[object]) -> None:
         if not seen[True] + seen[False]:
-            skipped = f": all {seen[None]} rows lack a score" if seen[None] else ""
-            raise InputError(f"{self.source} is empty{skipped}; expected comments")
+            why = f": all {seen[None]} rows lack a score" if seen[None] else ""
+            why = why or (f": {self.skipped}" if self.skipped and self.skipped.count else "")
+            raise InputError(f"{self.source} is empty{why}; expected comments")
         if not seen[True] or not seen[False]:
             names = " or ".join(repr(name) for name in self.columns.labels)
             start = self.columns.toxic_from
@@ -103,17 +118,25 @@ class Rows:
             )
 
 
-def file_rows(path: str | Path, columns: Columns) -> Rows:
+def file_rows(path: str | Path, columns: Columns, skipped: Skipped | None = None) -> Rows:
     """The labelled texts of a CSV, TSV, JSONL or Parquet file.
 
     The suffix tells the format: .csv, .tsv (as CSV, with tabs), .jsonl or .json (a JSON object a
-    line), each also with .gz, or .parquet. Text is UTF-8.
+    line), each also with .gz, or .parquet. Text is UTF-8. With `skipped`, which counts them, rows
+    that are wrong are left out; without it they raise InputError.
     """
     path = Path(path).expanduser().absolute()
-    return Rows(lambda: records(path, str(path), columns.names), str(path), columns)
+    return Rows(
+        lambda refuse: records(path, str(path), columns.names, refuse=refuse),
+        str(path),
+        columns,
+        skipped,
+    )
 
 
-def split_rows(folder: Path, name: str, split: str, columns: Columns) -> Rows:
+def split_rows(
+    folder: Path, name: str, split: str, columns: Columns, skipped: Skipped | None = None
+) -> Rows:
     """The labelled texts of one split of a data set: a folder of such files, as on the hub.
 
     Which files a split has, the datasets library knows: by the header of README.md, else by their
@@ -126,11 +149,11 @@ def split_rows(folder: Path, name: str, split: str, columns: Columns) -> Rows:
     where = f"{name}, split {split}"
     files = _files_of(folder, name, split)
 
-    def read() -> Records:
+    def read(refuse: Refuse) -> Records:
         for file in files:
-            yield from records(file, f"{where}, {file.name}", columns.names)
+            yield from records(file, f"{where}, {file.name}", columns.names, refuse=refuse)
 
-    return Rows(read, where, columns)
+    return Rows(read, where, columns, skipped)
 
 
 def _files_of(folder: Path, name: str, split: str) -> list[Path]:
@@ -209,7 +232,7 @@ def text_of(value: object, place: str) -> str:
     """A field that is to be a text, exactly as it stands; InputError where it is none."""
     if not isinstance(value, str):
         raise InputError(f"{place} is {_kind(value)}; expected a text")
-    if _HALF.search(value):
+    if not is_unicode(value):
         raise InputError(f"{place} holds half a character; expected Unicode")
     return value
 

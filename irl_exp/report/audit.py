@@ -1,6 +1,9 @@
 """What an audit says of somebody else's model, in the order in which one would ask."""
 
 import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 from irl_exp.report import tables
 from irl_exp.report.run import NOT_APPLICABLE, Run, number
@@ -150,6 +153,15 @@ def words(run: Run) -> Table | None:
 # --- 2. what it seems to be rewarded for ----------------------------------------------------------
 
 
+def _one_of_each(rows: list[dict[Any, Any]]) -> Iterator[dict[Any, Any]]:
+    """The first of each prompt, and all without one."""
+    seen = {""}
+    for row in rows:
+        if row["prompt"] not in seen or not row["prompt"]:
+            yield row
+        seen.add(row["prompt"])
+
+
 def extremes(run: Run) -> Table | None:
     """The completions that R̂ likes most and least, whoever wrote them; one of a prompt."""
     table = run.frame("completions.parquet")
@@ -158,8 +170,7 @@ def extremes(run: Run) -> Table | None:
     ordered = table.sort_values("recovered", ascending=False, kind="stable")
     rows = []
     for title, part in (("top", ordered), ("bottom", ordered[::-1])):
-        part = part[~((part["prompt"] != "") & part.duplicated("prompt"))]
-        for row in part.head(COMPLETIONS).to_dict("records"):
+        for row in islice(_one_of_each(part.to_dict("records")), COMPLETIONS):
             known = [number(row["truth"])] if "truth" in table else []
             texts = (escape(row["prompt"]), escape(row["completion"]))
             rows.append([title, *texts, row["policy"], number(row["recovered"]), *known])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from irl_exp.config import LabelsGroundTruth
 from irl_exp.data import sources
-from irl_exp.data.comments import Comments
+from irl_exp.data.comments import Comments, group_ids
 from irl_exp.data.formats import file_identity
 from irl_exp.data.given import joined
 from irl_exp.data.pairs import Demonstrations
@@ -168,8 +168,7 @@ class HeldOut:
         if labels.prompt_column is None:
             return cls((prompts, texts), numbers, None)
         completions = [joined(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        groups = pd.factorize(np.array(prompts, dtype=object))[0]
-        return cls((prompts, completions), numbers, groups)
+        return cls((prompts, completions), numbers, group_ids(prompts))
 
 
 def require_labels(bench: Bench) -> None:

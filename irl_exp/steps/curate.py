@@ -24,9 +24,11 @@ from irl_exp.config import (
 from irl_exp.data import comments, given, sources, synthetic
 from irl_exp.data.comments import LabelledText
 from irl_exp.data.formats import file_identity
+from irl_exp.data.skipped import Skipped
 from irl_exp.data.sources import Columns
 from irl_exp.hub import Source
 from irl_exp.steps.bench import Bench, derive, write_summary
+from irl_exp.steps.demonstrate import pairs_identity
 from irl_exp.store import Artifact
 
 VERSION = 1
@@ -37,6 +39,7 @@ def curate(bench: Bench) -> Artifact:
     are kept as they are; with them what the pairs' file says after them, if they are from there."""
     dataset, seed = bench.config.dataset, bench.config.seeds.data
     source = _source(dataset)
+    skipped = Skipped.asked(dataset) if isinstance(dataset, TableDataset) else None
 
     def compute(folder: Path) -> None:
         if isinstance(dataset, PromptsDataset):
@@ -46,7 +49,7 @@ def curate(bench: Bench) -> Artifact:
             return
         assert isinstance(dataset, CommentsDataset)
         curated, counts = comments.curate(
-            _rows(dataset, source, seed),
+            _rows(dataset, source, seed, skipped),
             prompt_words=dataset.prompt_words,
             shares=asdict(dataset.shares),
             max_comments=dataset.size,
@@ -56,6 +59,9 @@ def curate(bench: Bench) -> Artifact:
         curated.save(folder)
         if getattr(dataset, "toxic_from", None) is None:  # a missing label was refused
             del counts["comments/dropped_unscored"]
+        if skipped:
+            counts["comments/skipped"] = skipped.count
+            skipped.save(folder)
         write_summary(folder, counts)
 
     artifact = bench.do(
@@ -66,7 +72,9 @@ def curate(bench: Bench) -> Artifact:
         inputs={},
         seed=seed,
     )
-    bench.report(artifact)
+    numbers = bench.report(artifact)
+    if numbers.get("comments/skipped"):
+        bench.tracker.warn(f"dataset.on_error=skip: {Skipped.load(artifact.path)}")
     bench.tracker.note(data=artifact.fingerprint)
     return artifact
 
@@ -77,13 +85,15 @@ def _source(dataset: DatasetConfig) -> Source | None:
     return None
 
 
-def _rows(dataset: DatasetConfig, source: Source | None, seed: int) -> Iterable[LabelledText]:
+def _rows(
+    dataset: DatasetConfig, source: Source | None, seed: int, skipped: Skipped | None
+) -> Iterable[LabelledText]:
     if isinstance(dataset, TableDataset):
         columns = Columns.of(dataset)
         if isinstance(dataset, FileDataset):
-            return sources.file_rows(dataset.path, columns)
+            return sources.file_rows(dataset.path, columns, skipped)
         assert isinstance(dataset, HubDataset) and source
-        return sources.split_rows(source.folder(), dataset.path, dataset.split, columns)
+        return sources.split_rows(source.folder(), dataset.path, dataset.split, columns, skipped)
     assert isinstance(dataset, SyntheticDataset) and dataset.size
     made = synthetic.generate(
         dataset.size, derive(seed, "comments"), politeness=dataset.politeness, length=dataset.length
@@ -103,7 +113,11 @@ def _prompts(
     else:
         assert isinstance(pairs, FileDemonstrations)
         found = given.read_pairs(
-            pairs.path, pairs.prompt_column, pairs.aligned_column, pairs.reference_column
+            pairs.path,
+            pairs.prompt_column,
+            pairs.aligned_column,
+            pairs.reference_column,
+            Skipped.asked(pairs),
         )
         written = [
             (given.key_of(found, row), found.prompts[row], text)
@@ -138,10 +152,12 @@ def _identity(config: Config, source: Source | None) -> dict[str, Any]:
     dataset, pairs = config.dataset, config.demonstrations
     facts = asdict(dataset)
     del facts["max_new_tokens"]  # belongs to the policies
+    if facts.get("on_error") == "stop":
+        del facts["on_error"]  # nothing was left out
     if isinstance(dataset, PromptsDataset):
         facts["path"] = dataset.path and file_identity(dataset.path)
         if not dataset.path and isinstance(pairs, FileDemonstrations):
-            facts["pairs"] = asdict(pairs) | {
+            facts["pairs"] = pairs_identity(pairs) | {
                 "path": file_identity(pairs.path),
                 "shares": None,  # its own are the data set's
             }

@@ -17,6 +17,7 @@ from irl_exp.data import given
 from irl_exp.data.comments import Comments
 from irl_exp.data.formats import file_identity
 from irl_exp.data.pairs import SPLITS, Demonstrations
+from irl_exp.data.skipped import Skipped
 from irl_exp.models import policies
 from irl_exp.steps.bench import Bench, derive, read_summary, write_summary
 from irl_exp.steps.pretrain import pretrain_base
@@ -142,8 +143,13 @@ def read(bench: Bench) -> Artifact:
     assert isinstance(config, FileDemonstrations)
 
     def compute(folder: Path) -> None:
+        skipped = Skipped.asked(config)
         found = given.read_pairs(
-            config.path, config.prompt_column, config.aligned_column, config.reference_column
+            config.path,
+            config.prompt_column,
+            config.aligned_column,
+            config.reference_column,
+            skipped,
         )
         shares = asdict(config.shares)
         keys = [given.key_of(found, row) for row in range(len(found.prompts))]
@@ -166,13 +172,17 @@ def read(bench: Bench) -> Artifact:
         ).save(folder)
         numbers = {f"pairs/{split}": n for split, n in counts.items()}
         numbers["pairs/prompts"] = len(set(keys))
-        write_summary(folder, {**numbers, "pairs/identical": found.identical})
+        numbers["pairs/identical"] = found.identical
+        if skipped:
+            numbers["pairs/skipped"] = skipped.count
+            skipped.save(folder)
+        write_summary(folder, numbers)
 
     artifact = bench.do(
         "read_pairs",
         2,
         compute,
-        config=asdict(config) | {"path": file_identity(config.path)},
+        config=pairs_identity(config) | {"path": file_identity(config.path)},
         inputs={},
         seed=seed,
         label="demonstrate",
@@ -180,6 +190,8 @@ def read(bench: Bench) -> Artifact:
     numbers = bench.report(artifact)
     if count := numbers["pairs/identical"]:
         bench.tracker.warn(f"{count} pairs were left out: both of their sides are the same")
+    if numbers.get("pairs/skipped"):
+        bench.tracker.warn(f"demonstrations.on_error=skip: {Skipped.load(artifact.path)}")
     counts = {split: int(numbers[f"pairs/{split}"]) for split in SPLITS}
     total, shares = sum(counts.values()), asdict(config.shares)
     if any(abs(n / total - shares[split]) > FAR for split, n in counts.items()):
@@ -189,6 +201,14 @@ def read(bench: Bench) -> Artifact:
             why = f"those of one prompt stay together, and {different} are different"
         bench.tracker.warn(f"{total} pairs split unevenly, for {why}: {fallen}")
     return artifact
+
+
+def pairs_identity(config: FileDemonstrations) -> dict[str, Any]:
+    """That nothing is left out goes without saying, as before it could be."""
+    facts = asdict(config)
+    if config.on_error == "stop":
+        del facts["on_error"]
+    return facts
 
 
 def _identity(config: SampledDemonstrations) -> dict[str, Any]:

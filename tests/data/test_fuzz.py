@@ -21,6 +21,7 @@ import pytest
 from irl_exp.config import InputError
 from irl_exp.data import given
 from irl_exp.data.formats import records
+from irl_exp.data.skipped import Skipped
 from irl_exp.data.sources import Columns, file_rows
 
 COUNT = int(os.environ.get("IRL_EXP_FUZZED", "150"))
@@ -44,6 +45,12 @@ READERS: dict[str, Callable[[Path], object]] = {
     "labels": lambda path: list(file_rows(path, Columns("text", ["toxic"]))),
     "scores": lambda path: list(
         file_rows(path, Columns("text", ["score"], toxic_from=0.5, prompt="prompt"))
+    ),
+    "labels that are right": lambda path: list(
+        file_rows(path, Columns("text", ["toxic"]), Skipped(str(path)))
+    ),
+    "pairs that are right": lambda path: given.read_pairs(
+        path, None, "aligned", "reference", Skipped(str(path))
     ),
     "pairs": lambda path: given.read_pairs(path, None, "aligned", "reference"),
     "prompts": lambda path: given.read_prompts(path, "prompt"),

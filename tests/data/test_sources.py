@@ -171,10 +171,10 @@ def test_the_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("a.jsonl", b'{"text": "a", "toxic": [1]}', "line 1: 'toxic' is of type list"),
         ("a.csv", b"text,toxic\na,1\nb,\n", "line 3: 'toxic' is missing"),
         ("a.csv", b"text,toxic\na,1\nb,nan\n", "line 3: 'toxic' is missing"),
-        # Encoding: the byte is counted from the start of the text.
-        ("a.csv", b"text,toxic\na,1\ncaf\xe9,0\n", "line 3: byte 18 of the text is not UTF-8"),
-        ("a.csv", b"\xef\xbb\xbftext\n\xe9,0\n", "line 2: byte 8 of the text is not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "\xff"}', mtime=0), "line 1: byte 10 of the text"),
+        # Encoding.
+        ("a.csv", b"text,toxic\na,1\ncaf\xe9,0\n", "line 3: 'text' is not UTF-8; expected UTF-8"),
+        ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", "line 2: 'text' is not UTF-8; expected UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "\xff"}', mtime=0), "line 1 is not UTF-8"),
         # One class.
         ("a.csv", b"text,toxic\na,2\nb,no\nc,2\n", "every comment is non-toxic"),
         ("a.csv", b"text,toxic\na,2\nb,no\n", "'toxic' holds ['2', 'no'] and toxic_values is [1]"),

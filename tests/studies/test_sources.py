@@ -80,6 +80,32 @@ def test_rows_without_a_score_are_counted(lab: Lab, tmp_path: Path) -> None:
     assert sorted(found) == sorted(expected)
 
 
+def test_rows_that_cannot_be_read_are_skipped_when_that_is_asked(lab: Lab, tmp_path: Path) -> None:
+    """The comments are those of the file without them; how many there were is said each time."""
+    made = [(comment.text, comment.toxic) for comment in synthetic.generate(400, seed=0)]
+    write_csv(tmp_path / "clean.csv", made)
+    lines = (tmp_path / "clean.csv").read_bytes().split(b"\n")
+    lines[3:3] = [b"a,b,c", b"caf\xe9 of the day is open,1"]
+    (tmp_path / "dirty.csv").write_bytes(b"\n".join(lines))
+    names = ("dataset.text_column=comment", "dataset.label_column=verdict")
+    choice = ("dataset=file", *names, "until=curate")
+    clean = lab.run(*choice, f"dataset.path={tmp_path / 'clean.csv'}")
+    skip = (*choice, "dataset.on_error=skip")
+    runs = [lab.run(*skip, f"dataset.path={tmp_path / 'dirty.csv'}") for _ in range(2)]
+    tables = [Comments.load(artifact(lab, run, "curate")).table for run in (clean, *runs)]
+    for run, table in zip(runs, tables[1:], strict=True):
+        pd.testing.assert_frame_equal(table, tables[0])
+        assert summary(run)["comments/skipped"] == 2
+        said = read(run / "status.json")["warnings"]
+        assert said == [
+            "dataset.on_error=skip: 2 rows were skipped, the first for this: line 4: malformed "
+            "row, 3 fields; expected 2, as in the header"
+        ]
+        assert "2 rows were skipped, the first for this: line 4" in (run / "report.md").read_text()
+    assert summary(runs[1])["store/misses"] == 0
+    assert "comments/skipped" not in summary(clean)
+
+
 @pytest.mark.slow
 def test_real_prompts(lab: Lab) -> None:
     real = os.environ.get("IRL_EXP_REAL_DATA")
