@@ -57,7 +57,6 @@ from irl_exp.config import (
     WandbTracker,
     before_tuning,
     innermost,
-    is_unicode,
 )
 from irl_exp.identity import (
     SWEPT,
@@ -72,6 +71,7 @@ from irl_exp.identity import (
 )
 from irl_exp.sweep import DONE, FAILED, INTERRUPTED, SKIPPED, Progress, note
 from irl_exp.tracking import RunInUse, Tracker, Wandb
+from irl_exp.unicode import is_unicode, printable
 from irl_exp.validation import validate
 
 log = logging.getLogger(__name__)
@@ -577,6 +577,10 @@ _OVERLAY = re.compile(r"Could not override '(\w+)'\. No match in the defaults li
 
 def condense(error: BaseException) -> str:
     """One line that says what, where, and what was expected."""
+    return printable(" ".join(_said(error).split()))
+
+
+def _said(error: BaseException) -> str:
     cause = error
     while cause.__cause__ and not isinstance(cause, InputError | ForeignError):
         cause = cause.__cause__  # Hydra wraps what OmegaConf says

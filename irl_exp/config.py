@@ -12,16 +12,6 @@ class InputError(Exception):
     """Bad input from the user, as one clear line: what, where, and what was expected."""
 
 
-def is_unicode(text: str) -> bool:
-    """Whether it is text throughout: bytes that are no UTF-8 (of a name, of a file) are surrogates
-    in it, and so is half a character from JSON ("\\ud83d")."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class ForeignError(Exception):
     """What code of the user's own raised, as one line; the run keeps its traceback."""
 

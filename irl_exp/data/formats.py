@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irl_exp.config import InputError, is_unicode
+from irl_exp.config import InputError
 from irl_exp.data.skipped import Refuse, stop
 from irl_exp.store import content_digest
+from irl_exp.unicode import is_unicode
 
 # Each record of a file with its place, for messages: "/a/b.csv, line 3".
 Records = Iterator[tuple[str, dict[str, Any]]]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 
-from irl_exp.config import InputError, LabelsGroundTruth, TableDataset, is_unicode
+from irl_exp.config import InputError, LabelsGroundTruth, TableDataset
 from irl_exp.data.comments import LabelledText
 from irl_exp.data.formats import Records, records
 from irl_exp.data.skipped import Refuse, Skipped, stop
+from irl_exp.unicode import is_unicode
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from yaml import YAMLError
 
-from irl_exp.config import is_unicode
 from irl_exp.metrics.statistics import mean_interval
 from irl_exp.report import NoReport
 from irl_exp.report.run import NOT_APPLICABLE, Run, number
+from irl_exp.unicode import is_unicode
 
 # What decides no result, and so makes no two studies differ.
 NOT_STUDY = ("hydra", "paths", "tracker", "name", "tags", "extra_tags", "rerun", "objective")

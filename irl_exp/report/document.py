@@ -17,7 +17,8 @@ from rich.console import Console
 
 from irl_exp.report import sweep_figures
 from irl_exp.report.run import REPORT_FILE
-from irl_exp.report.tables import Table, plain, printable
+from irl_exp.report.tables import Table, plain
+from irl_exp.unicode import printable
 
 PAGE_FILE = "index.html"
 # How a cell begins that spreadsheets take for a formula (OWASP, "CSV injection").

@@ -10,6 +10,7 @@ from rich.table import Table as TerminalTable
 
 from irl_exp.metrics.statistics import holm
 from irl_exp.report.run import Run, number
+from irl_exp.unicode import printable
 
 POLICIES = ("reference", "aligned", "realigned")
 
@@ -315,11 +316,6 @@ def plain(text: str) -> str:
     """Markdown as a terminal shows it: neither bold, nor escaped, nor anything that it obeys."""
     shown = re.sub(r"\\([\\`*_\[\]<|~&$])", r"\1", text.replace("**", ""))
     return "\n".join(map(printable, shown.split("\n")))
-
-
-def printable(line: str) -> str:
-    """The line without what a terminal, or what shows Markdown, would obey."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
 def escape(text: str) -> str:

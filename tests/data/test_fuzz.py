@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from irl_exp import scoring
 from irl_exp.config import InputError
 from irl_exp.data import given
 from irl_exp.data.formats import records
 from irl_exp.data.skipped import Skipped
 from irl_exp.data.sources import Columns, file_rows
+from irl_exp.models.reward_kinds import LengthReward
+from tests.materials import save_reward
 
 COUNT = int(os.environ.get("IRL_EXP_FUZZED", "150"))
 TEXTS = ["plain", "é 🙂", 'a,b\n"q"', "\u202eright to left", "\\u0000", "NA", "", "x" * 200]
@@ -54,8 +58,25 @@ READERS: dict[str, Callable[[Path], object]] = {
     ),
     "pairs": lambda path: given.read_pairs(path, None, "aligned", "reference"),
     "prompts": lambda path: given.read_prompts(path, "prompt"),
+    "scores of irl-score": lambda path: scored(path),
     "records": lambda path: list(records(path, str(path), ["text"], lines=True)),
 }
+
+
+def scored(path: Path) -> None:
+    """By the command itself, in this process; scores and texts are as many as came in."""
+    out = path.with_name("scores.jsonl")
+    words = ["irl-score", str(path.with_name("reward")), str(path), "--field", "reward"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*words, "-o", str(out), "--overwrite"])
+        try:
+            scoring.main()
+        except SystemExit as end:
+            out.with_name("scores.jsonl.part").unlink(missing_ok=True)
+            raise InputError(str(end.code).removeprefix("irl-score: ")) from end
+    rows = [record for _, record in records(path, str(path), [])]
+    found = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [len(row["text"].split()) for row in rows] == [row["reward"] for row in found]
 
 
 def right(suffix: str) -> bytes:
@@ -93,8 +114,13 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".jsonl.gz"])
 def test_damaged_files_are_read_or_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
     rng, path = random.Random(suffix), tmp_path / f"file{suffix}"
+    (tmp_path / "reward").mkdir()
+    save_reward(LengthReward(1.0), tmp_path / "reward")
     path.write_bytes(right(suffix))
-    for read in READERS.values():
+    readers = dict(READERS)
+    if suffix == ".parquet":
+        del readers["scores of irl-score"]  # which reads none
+    for read in readers.values():
         read(path)
     seen: Counter[str] = Counter()
     for _ in range(COUNT):
@@ -103,7 +129,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(suffix: str, tmp_path: Pa
         else:
             data = damaged(right(suffix), rng)
         path.write_bytes(data)
-        for name, read in READERS.items():
+        for name, read in readers.items():
             try:
                 read(path)
                 seen["read"] += 1
