@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from irl_exp.data import synthetic
+from irl_exp.data.pairs import Demonstrations
 from tests import warm
 from tests.materials import save_classifier, save_language_model, teach
 from tests.test_docs import undefined
@@ -152,7 +153,7 @@ def test_a_chat_template_is_applied(desk: Path, tmp_path: Path) -> None:
 
 
 def test_preferences_and_labels_that_nothing_learned_from(desk: Path) -> None:
-    labelled = [json.dumps({"text": c.text, "toxic": c.toxic}) + "\n" for c in COMMENTS[:300]]
+    labelled = [json.dumps({"text": c.text, "toxic": c.toxic}) + "\n" for c in COMMENTS[:600]]
     (desk / "labelled.jsonl").write_text("".join(labelled), encoding="utf-8")
     found = numbers(
         desk,
@@ -163,7 +164,17 @@ def test_preferences_and_labels_that_nothing_learned_from(desk: Path) -> None:
     assert found["recovery/auc_low"] > 0.5  # type: ignore[operator]
     assert isinstance(found["control/length/auc"], float)
     assert found["audit/kl"] == "not applicable"
-    assert found["audit/labelled"] == 300
+    # Some stand among the pairs: nothing is measured on what R̂ has learned from.
+    folder = desk / "runs" / "preferences"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kept = Path(manifest["store"]) / "read_pairs" / manifest["steps"]["demonstrate"]
+    pairs = Demonstrations.load(kept)
+    seen = {text for part in ("train", "validation") for text in pairs.split(part).pool()[1]}
+    learned = sum(comment.text in seen for comment in COMMENTS[:600])
+    assert found["audit/labelled_learned"] == learned > 50
+    assert found["audit/labelled"] == 600 - learned
+    said = " ".join(json.loads((folder / "status.json").read_text())["warnings"])
+    assert f"{learned} labelled texts stand among the pairs that R̂ learned from: left out" in said
     assert found["pairs/train"] + found["pairs/validation"] + found["pairs/test"] == 200  # type: ignore
 
 

@@ -59,6 +59,7 @@ AUDIT = [
     *(
         "audit/distinct_2_aligned",
         "audit/labelled",
+        "audit/labelled_learned",
         "audit/labelled_toxic",
         "pairs/identical",
         "pairs/prompts",

@@ -25,7 +25,7 @@ COUNT = int(os.environ.get("IRL_EXP_FUZZED", "150"))
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in CONF.iterdir()
-    if folder.is_dir() and folder.name != "hydra"
+    if folder.is_dir() and folder.name not in ("hydra", "sweep")  # those start sweeps
 }
 
 

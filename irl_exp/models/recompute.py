@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from irl_exp.models.trainable import blocks
 
@@ -33,13 +33,11 @@ def recomputing(module: nn.Module) -> Iterator[None]:
             del block.forward  # what is left is the class's own
 
 
-# What networks call the keys and values of earlier tokens, which they keep unasked.
-CACHES = ("past_key_values", "past_key_value", "layer_past")
-
-
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    # Computed again, a block would add its keys to them a second time; training reads none.
-    kwargs |= {name: None for name in CACHES if name in kwargs}
+    # The keys and values of earlier tokens, which networks keep unasked: computed again, a block
+    # would add its own a second time; training reads none.
+    args = tuple(None if isinstance(value, Cache) else value for value in args)
+    kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

