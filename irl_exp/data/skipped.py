@@ -46,9 +46,9 @@ class Skipped:
         some = "1 row was" if self.count == 1 else f"{self.count} rows were"
         return f"{some} skipped, the first for this: {self.reasons[0]}" if self.count else ""
 
-    def forget(self) -> None:
-        """Count anew, for somebody goes through the rows once more."""
-        self.count, self.reasons = 0, []
+    def become(self, other: Skipped) -> None:
+        """What another has counted, who has gone through all rows."""
+        self.count, self.reasons = other.count, other.reasons
 
     def save(self, folder: Path) -> None:
         """`skipped.txt`: how many, then why, a line for each row."""

@@ -74,9 +74,8 @@ class Rows:
         judge = _by_value(self.columns.toxic_values) if start is None else _by_score(start)
         seen = {True: 0, False: 0, None: 0}
         some: dict[object, None] = {}  # distinct labels, in order
-        refuse = self.skipped or stop
-        if self.skipped:
-            self.skipped.forget()
+        skipped = Skipped(self.skipped.source) if self.skipped else None
+        refuse = skipped or stop
         for place, record in self.records(refuse):
             try:
                 row, values = self._row(record, place, judge)
@@ -87,6 +86,8 @@ class Rows:
             if row.toxic is not None and len(some) < 10:
                 some |= dict.fromkeys(values)
             yield row
+        if self.skipped and skipped:  # not before the end: whoever knows enough may stop earlier
+            self.skipped.become(skipped)
         self._require_both_classes(seen, list(some))
 
     def _row(

@@ -53,7 +53,9 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     if facts.kind == PlantedReward.kind:
         base = load_normalized(folder / BASE_FOLDER, batch_size, device)
         return PlantedReward(base, Terms(**facts.extra))
-    raise InputError(f"{folder}: unknown kind of reward '{facts.kind}'")
+    raise InputError(
+        f"{folder}: unknown kind of reward '{facts.kind}'; expected one that irl-exp saves"
+    )
 
 
 def load_any(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:

@@ -48,14 +48,19 @@ def curate(bench: Bench) -> Artifact:
             write_summary(folder, counts)
             return
         assert isinstance(dataset, CommentsDataset)
-        curated, counts = comments.curate(
-            _rows(dataset, source, seed, skipped),
-            prompt_words=dataset.prompt_words,
-            shares=asdict(dataset.shares),
-            max_comments=dataset.size,
-            balance=getattr(dataset, "balance", False),
-            rng=np.random.default_rng(derive(seed, "curate")),
-        )
+        try:
+            curated, counts = comments.curate(
+                _rows(dataset, source, seed, skipped),
+                prompt_words=dataset.prompt_words,
+                shares=asdict(dataset.shares),
+                max_comments=dataset.size,
+                balance=getattr(dataset, "balance", False),
+                rng=np.random.default_rng(derive(seed, "curate")),
+            )
+        except InputError as error:
+            if not skipped or str(skipped) in str(error):
+                raise
+            raise InputError(f"{error}; {skipped}") from error
         curated.save(folder)
         if getattr(dataset, "toxic_from", None) is None:  # a missing label was refused
             del counts["comments/dropped_unscored"]
