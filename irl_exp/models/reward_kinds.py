@@ -1,7 +1,7 @@
 """The kinds of rewards besides networks: closed forms, likelihoods, and sums of other rewards."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from irl_exp.data import synthetic
 from irl_exp.models import language_model
-from irl_exp.models.reward_model import Facts, NormalizedReward
+from irl_exp.models.reward_model import Facts, NormalizedReward, number
 
 # Where an ensemble keeps its members, as folders 0, 1, ..., and where a planted reward its base.
 MEMBERS_FOLDER = "members"
@@ -171,6 +171,15 @@ class Terms:
     politeness_bonus: float
     trigger_flip: float
     trigger: str
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Terms":
+        """As reward.json has them; one of DAMAGED where it has not."""
+        words = ("word", "trigger")
+        found: dict[str, Any] = {
+            name: str(value) if name in words else number(value) for name, value in saved.items()
+        }
+        return cls(**found)
 
     def bonus(self, completion: str) -> float:
         """Of a completion, whatever its prompt."""

@@ -6,8 +6,9 @@ where a reward drives a policy.
 """
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -52,8 +53,27 @@ class Normalizer:
             raise InputError(f"the reward is constant on {texts}: nothing to optimize")
         return cls(float(scores.mean()), std)
 
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Normalizer":
+        """As reward.json has it; one of DAMAGED where it has not."""
+        found = cls(number(saved["mean"]), number(saved["std"]))
+        if not found.std > 0:
+            raise ValueError("a standard deviation that is not positive")
+        return found
+
     def __call__(self, scores: Tensor) -> Tensor:
         return (scores - self.mean) / self.std
+
+
+# What a file raises, where it is read, that does not hold what it should.
+DAMAGED = (KeyError, TypeError, ValueError, ArithmeticError)
+
+
+def number(value: Any) -> float:
+    """A finite number of a file; one of DAMAGED where it is none."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -101,12 +121,13 @@ class Facts:
             raise InputError(f"{folder}: expected a saved reward (a folder with {REWARD_FILE})")
         try:
             text = json.loads(path.read_text())
+            threshold = text["threshold"]
             return cls(
                 kind=text["kind"],
-                normalizer=Normalizer(**text["normalizer"]),
-                origin=text["origin"],
-                threshold=text["threshold"],
-                extra=text["extra"],
+                normalizer=Normalizer.of(text["normalizer"]),
+                origin=dict(text["origin"]),
+                threshold=threshold if threshold is None else number(threshold),
+                extra=dict(text["extra"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (*DAMAGED, RecursionError) as error:
             raise InputError(f"{path}: not as it was saved ({error!r})") from error

@@ -19,13 +19,27 @@ from irl_exp.models.reward_kinds import (
     PlantedReward,
     Terms,
 )
-from irl_exp.models.reward_model import REWARD_FILE, Facts, NormalizedReward, Reward
+from irl_exp.models.reward_model import (
+    DAMAGED,
+    REWARD_FILE,
+    Facts,
+    NormalizedReward,
+    Reward,
+    number,
+)
 from irl_exp.store import require_sound
 
 
 def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Reward:
-    """The raw reward saved in `folder`."""
+    """The raw reward saved in `folder`; InputError where it is none."""
     facts = Facts.load(folder)
+    try:
+        return _load(folder, facts, batch_size, device)
+    except (*DAMAGED, RecursionError) as error:  # of `extra`; of a folder that is inside itself
+        raise InputError(f"{folder / REWARD_FILE}: not as it was saved ({error!r})") from error
+
+
+def _load(folder: Path, facts: Facts, batch_size: int, device: str) -> Reward:
     if facts.kind == NetworkReward.kind:
         reward = load_network_reward(folder, batch_size)
         reward.network.to(device)  # type: ignore[arg-type]
@@ -33,26 +47,28 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     if facts.kind == ClosedFormReward.kind:
         return ClosedFormReward()
     if facts.kind == LengthReward.kind:
-        return LengthReward(facts.extra["sign"])
+        return LengthReward(number(facts.extra["sign"]))
     if facts.kind == LogRatioReward.kind:
         aligned, reference = (
             language_model.load(folder / name) for name in ("aligned", "reference")
         )
         for model in (aligned, reference):
             model.network.to(device)  # type: ignore[arg-type]
-        return LogRatioReward(
-            aligned, reference, facts.extra["beta"], int(facts.extra["max_new_tokens"]), batch_size
-        )
+        beta, limit = number(facts.extra["beta"]), int(facts.extra["max_new_tokens"])
+        return LogRatioReward(aligned, reference, beta, limit, batch_size)
     if facts.kind == LikelihoodReward.kind:
         model = language_model.load(folder / "reference")
         model.network.to(device)  # type: ignore[arg-type]
         return LikelihoodReward(model, int(facts.extra["max_new_tokens"]), batch_size)
     if facts.kind == EnsembleReward.kind:
-        places = (folder / MEMBERS_FOLDER / str(i) for i in range(int(facts.extra["members"])))
+        members = range(int(facts.extra["members"]))
+        if not members:
+            raise ValueError("no members")
+        places = (folder / MEMBERS_FOLDER / str(i) for i in members)
         return EnsembleReward([load_normalized(place, batch_size, device) for place in places])
     if facts.kind == PlantedReward.kind:
         base = load_normalized(folder / BASE_FOLDER, batch_size, device)
-        return PlantedReward(base, Terms(**facts.extra))
+        return PlantedReward(base, Terms.of(facts.extra))
     raise InputError(
         f"{folder}: unknown kind of reward '{facts.kind}'; expected one that irl-exp saves"
     )

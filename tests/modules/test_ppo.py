@@ -1,6 +1,7 @@
 """PPO's arithmetic, by hand on five tokens, and short runs of the whole loop."""
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -502,6 +503,29 @@ def test_texts_of_one_word_are_no_repetition(
     ppo = PPO(config, model, language_model.load(tiny_folder), Letters(), 1, generator)
     assert len(run(ppo, trainer, tmp_path)) == 2
     assert ppo.stopped is None
+
+
+class Scaled(Letters):
+    """Rewards as large as they come, or all alike."""
+
+    def __init__(self, factor: float, shift: float) -> None:
+        super().__init__()
+        self.factor, self.shift = factor, shift
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return self.factor * super().score(prompts, completions) + self.shift
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"), [(1e6, 0.0), (-1e6, 1e6), (0.0, 0.0), (0.0, -1e6), (1e-6, 0.0)]
+)
+def test_extreme_rewards_leave_a_policy_that_writes(
+    factor: float, shift: float, tiny_folder: Path, trainer: TrainerConfig, tmp_path: Path
+) -> None:
+    ppo = make(tiny_folder, replace(CONFIG, iterations=3), Scaled(factor, shift))
+    for line in run(ppo, trainer, tmp_path):
+        assert all(math.isfinite(value) for value in line.values())
+    assert all(parameter.isfinite().all() for parameter in ppo.parameters())
 
 
 def test_a_reward_that_is_not_a_number_raises(
