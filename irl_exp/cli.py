@@ -523,6 +523,8 @@ def reset_process_state(config: Config) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its font cache
     warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
+    # What torch 2.9 says of the call below; its new settings are not in every release.
+    warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     cores = len(os.sched_getaffinity(0)) // processes.local_size()
