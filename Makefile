@@ -3,7 +3,8 @@
 #              PYTEST_ARGS="-k store" for some
 # make test-lowest, make test-newest
 #              the same with the lowest and the newest versions that pyproject.toml allows and no
-#              extra installed, each in an environment of its own (6 GB: torch with CUDA)
+#              extra but `test`, each in an environment of its own (6 GB: torch with CUDA)
+# make audit   whether the tested versions have known vulnerabilities
 # make lint    style and types
 # make bench   the benchmarks, with their tables in docs/performance.md; PARTS="recovery ppo" for some
 # make docs    docs/config.yaml and docs/configuration.md, after a change in conf/
@@ -17,7 +18,7 @@ PARTS ?=
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-lowest test-newest lint bench docs
+.PHONY: demo test test-lowest test-newest audit lint bench docs
 
 demo: $(INSTALLED)
 	$(VENV)/bin/irl-exp
@@ -33,7 +34,12 @@ test-lowest test-newest: test-%:
 	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 RESOLUTION-lowest := --resolution lowest-direct
-RESOLUTION-newest := --upgrade
+RESOLUTION-newest :=
+
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -209,7 +209,7 @@ def test_a_run_of_an_agent_is_the_one_that_it_began(
     agent._sweep_command = [*(small.get(word, word) for word in sweep["command"]), *SMALL]
     args = {key: {"value": value} for key, value in chosen.items()}
     agent._command_run({"run_id": "abcd1234", "program": sweep["program"], "args": args})
-    assert agent._run_processes["abcd1234"].wait() == 0
+    assert agent._run_processes["abcd1234"]._popen.wait(timeout=300) == 0
 
     run = tmp_path / "sweeps" / "hinge" / "abcd1234"
     resolved = yaml.safe_load((run / "config.yaml").read_text())

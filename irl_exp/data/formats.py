@@ -153,12 +153,14 @@ def _csv_records(lines: Iterator[str], where: str, delimiter: str, refuse: Refus
             elif row:  # blank lines hold nothing
                 _require_fields(row, header, place)
                 yield place, dict(zip(header, row, strict=True))
-        except (csv.Error, InputError) as error:
-            if isinstance(error, csv.Error):
-                error = InputError(f"{place}: malformed row ({error}); is a quote left open?")
+        except csv.Error as error:
+            # Where this row ends, nobody knows: what follows may be the rest of it, or more rows.
+            wrong = f"{place}: malformed row ({error}); is a quote left open?"
+            raise InputError(wrong) from error
+        except InputError as error:
             # A row of several lines may be more than one: an open quote swallows what follows.
             if not header or reader.line_num > line:
-                raise error from None
+                raise
             refuse(error)
 
 

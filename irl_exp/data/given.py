@@ -83,6 +83,12 @@ def read_pairs(
     for place, row in records(path, str(path), [prompt or "prompt", *names], refuse=refuse):
         try:
             opening, sides = _pair(row, place, prompt, names)
+            k = len(found.aligned[0]) if found.aligned else len(sides[0])
+            if len(sides[0]) != k:
+                raise InputError(
+                    f"{place}: {len(sides[0])} texts a side, where pairs before it have {k}; "
+                    "expected as many in each"
+                )
         except InputError as error:
             refuse(error)
             continue
@@ -96,13 +102,6 @@ def read_pairs(
         what = f": both sides of all {identical} rows are alike" if identical else ""
         what = what or (f": {skipped}" if skipped and skipped.count else "")
         raise InputError(f"{path} has no pairs{what}; expected some")
-    k = len(found.aligned[0])
-    for number, texts in enumerate(found.aligned, start=1):
-        if len(texts) != k:
-            raise InputError(
-                f"{path}: pair {number} has {len(texts)} texts a side, the first has {k}; "
-                "expected as many in each"
-            )
     return GivenPairs(found.prompts, found.aligned, found.reference, identical)
 
 
@@ -161,7 +160,7 @@ def _text(value: object, place: str, answered: bool = False) -> str:
                 raise InputError(f"{place}: a message without role or content; expected both")
             name = {"user": "Human"}.get(role, role.capitalize())
             turns.append(f"\n\n{name}: {content}")
-        return "".join(turns) + (TURN if answered else "")
+        value = "".join(turns) + (TURN if answered else "")
     return text_of(value, place)
 
 

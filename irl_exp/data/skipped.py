@@ -33,14 +33,20 @@ class Skipped:
     @classmethod
     def asked(cls, config: TableDataset | FileDemonstrations) -> Skipped | None:
         """By on_error=skip; else none."""
+        if config.on_error != "skip":
+            return None
         place = Path(config.path).expanduser().absolute()
-        source = str(place) if place.is_file() else config.path
-        return cls(source) if config.on_error == "skip" else None
+        return cls(str(place) if place.is_file() else config.path)
 
     def __call__(self, error: InputError) -> None:
         self.count += 1
         if self.count <= _MOST:
             self.reasons.append(str(error).removeprefix(self.source).lstrip(", "))
+
+    def beside(self, error: InputError) -> InputError:
+        """An error that they may be the reason of, with what is to be said of them."""
+        known = not self.count or str(self) in str(error)
+        return error if known else InputError(f"{error}; {self}")
 
     def __str__(self) -> str:
         some = "1 row was" if self.count == 1 else f"{self.count} rows were"

@@ -36,6 +36,8 @@ def load_reward(folder: Path, batch_size: int = 256, device: str = "cpu") -> Rew
     try:
         return _load(folder, facts, batch_size, device)
     except (*DAMAGED, RecursionError) as error:  # of `extra`; of a folder that is inside itself
+        if facts.kind == NetworkReward.kind:
+            raise  # nothing of `extra` is read
         raise InputError(f"{folder / REWARD_FILE}: not as it was saved ({error!r})") from error
 
 

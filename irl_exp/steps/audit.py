@@ -217,10 +217,12 @@ class _Audit:
     ) -> None:
         self.bench, self.config = bench, bench.config.evaluation
         self.pool, self.validation = pairs.split("test"), pairs.split("validation")
+        # Whole, and without their prompts, as a file of labelled texts may have them.
         self.learned = {
-            _words(prompt + completion)
+            _words(text)
             for part in (pairs.split("train"), self.validation)
             for prompt, completion in zip(*part.pool(), strict=True)
+            for text in (prompt + completion, completion)
         }
         self.groups = self.pool.group_ids
         self.loaded: dict[str, NormalizedReward] = {}

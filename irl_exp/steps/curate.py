@@ -58,11 +58,9 @@ def curate(bench: Bench) -> Artifact:
                 rng=np.random.default_rng(derive(seed, "curate")),
             )
         except InputError as error:
-            if not skipped or str(skipped) in str(error):
-                raise
-            raise InputError(f"{error}; {skipped}") from error
+            raise (skipped.beside(error) if skipped else error) from error.__cause__
         curated.save(folder)
-        if getattr(dataset, "toxic_from", None) is None:  # a missing label was refused
+        if getattr(dataset, "toxic_from", None) is None:  # no row was without a label
             del counts["comments/dropped_unscored"]
         if skipped:
             counts["comments/skipped"] = skipped.count
@@ -112,17 +110,15 @@ def _prompts(
     """Split by the text of the prompt alone, so that the pairs of a file are split in the same way
     (steps/demonstrate.py). Rows in a random order, so that the first of a split are a sample."""
     pairs = config.demonstrations
+    skipped = None
     if dataset.path:
         keys = prompts = given.read_prompts(dataset.path, dataset.prompt_column)
         completions = [""] * len(prompts)
     else:
         assert isinstance(pairs, FileDemonstrations)
+        skipped = Skipped.asked(pairs)
         found = given.read_pairs(
-            pairs.path,
-            pairs.prompt_column,
-            pairs.aligned_column,
-            pairs.reference_column,
-            Skipped.asked(pairs),
+            pairs.path, pairs.prompt_column, pairs.aligned_column, pairs.reference_column, skipped
         )
         written = [
             (given.key_of(found, row), found.prompts[row], text)
@@ -143,10 +139,11 @@ def _prompts(
     for name in comments.SPLITS:
         part = found_prompts.split(name)
         if not len(part) and (dataset.path or name != "calibration"):  # what pairs need not have
-            raise InputError(
+            error = InputError(
                 f"the {name} split gets none of {table['order'].nunique()} prompts or pairs; "
                 f"expected more of them, or a larger dataset.shares.{name}"
             )
+            raise skipped.beside(error) if skipped else error
         counts[f"comments/{name}"] = len(part)
         counts[f"comments/{name}_prompts"] = len(part.prompts)
     return found_prompts, counts

@@ -160,10 +160,11 @@ def read(bench: Bench) -> Artifact:
         counts = {split: splits.count(split) for split in SPLITS}
         if min(counts.values()) < FEWEST:
             fallen = ", ".join(f"{n} to {split}" for split, n in counts.items())
-            raise InputError(
+            error = InputError(
                 f"{config.path} has {len(rows)} pairs, which split by {len(set(keys))} different "
                 f"prompts (or texts, without one): {fallen}; expected at least {FEWEST} each"
             )
+            raise skipped.beside(error) if skipped else error
         Demonstrations(
             [found.prompts[row] for row in rows],
             [found.aligned[row] for row in rows],

@@ -149,7 +149,7 @@ def test_what_is_no_pair_is_refused_with_its_place(
 
 def test_rows_of_different_k_are_refused(tmp_path: Path) -> None:
     rows = [{"a": ["x"], "b": ["y"]}, {"a": ["x", "z"], "b": ["y", "w"]}]
-    with pytest.raises(InputError, match="pair 2 has 2 texts a side, the first has 1"):
+    with pytest.raises(InputError, match="line 2: 2 texts a side, where pairs before it have 1"):
         given.read_pairs(write(tmp_path / "pairs.jsonl", *rows), None, "a", "b")
 
 

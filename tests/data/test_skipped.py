@@ -14,13 +14,12 @@ from irl_exp.data.sources import Columns, file_rows
 GOOD = [("plain", 1), ("two\nlines", 0), ("é 🙂", 1), ("\x00", 0)]
 WRONG = {
     "a.csv": (
-        b'text,toxic\nplain,1\n"two\nlines",0\na,b,c\n"x"y,1\ncaf\xe9,1\n'
+        b'text,toxic\nplain,1\n"two\nlines",0\na,b,c\ncaf\xe9,1\n'
         + "é 🙂,1\nno label,\n\0,0\n".encode(),
         [
             "line 5: malformed row, 3 fields; expected 2, as in the header",
-            "line 6: malformed row (',' expected after '\"'); is a quote left open?",
-            "line 7: 'text' is not UTF-8; expected UTF-8",
-            "line 9: 'toxic' is missing; expected a label",
+            "line 6: 'text' is not UTF-8; expected UTF-8",
+            "line 8: 'toxic' is missing; expected a label",
         ],
     ),
     "a.jsonl": (
@@ -77,6 +76,8 @@ def test_parquet(tmp_path: Path) -> None:
     [
         (b'text,toxic\na,1\n"b,1\nc,0\nd,1\n', "line 3: malformed row (unexpected end of data)"),
         (b'text,toxic\na,1\n"b,1\nc",0,d,1\n', "line 3: malformed row, 4 fields; expected 2"),
+        (b'text,toxic\na,1\n"he said "hi"\nand left",1\n', "line 3: malformed row (',' expected"),
+        (b'text,toxic\na,1\n"x" y,1\nb,0\n', "line 3: malformed row (',' expected"),
         (b"text,text\na,1\n", "line 1: column ['text'] stands twice"),
         (b"te\xffxt,toxic\na,1\n", "line 1: the header is not UTF-8"),
         (b'"text"x,toxic\na,1\n', "line 1: malformed row (',' expected after"),

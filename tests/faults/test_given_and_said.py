@@ -185,6 +185,14 @@ CASES = {
         "p.jsonl, line 61: 'reference' is missing; expected a text",
         {"p.jsonl": PAIRS + '{"aligned": "a", "reference": null}\n'},
     ),
+    "pairs with half a character in a message": Case(
+        AUDIT + "p.jsonl",
+        "p.jsonl, line 61: 'aligned' holds half a character; expected Unicode",
+        {
+            "p.jsonl": PAIRS
+            + '{"aligned": [{"role": "user", "content": "\\ud83d"}], "reference": "b"}\n'
+        },
+    ),
     "pairs with more texts on one side": Case(
         AUDIT + "p.jsonl",
         "p.jsonl, line 61: 2 texts in 'aligned', 1 in 'reference'; expected as many of either",
@@ -288,8 +296,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pickle" / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Call()}, folder / "pickle" / "pytorch_model.bin")
     (folder / "damaged" / "model.safetensors").write_bytes(b"x" * 100)
-    return folder
-
     return folder
 
 
