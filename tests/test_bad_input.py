@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,8 @@ TABLE = {
     FILE + "none.csv": "none.csv: No such file or directory; expected a readable file or folder",
     FILE + "folder": "/folder: a folder; expected a file",
     FILE + "comments.xls": "/comments.xls: unknown format; expected one of .csv, .tsv, ",
+    FILE + "pipe.csv": "/pipe.csv: a pipe or a device; expected a file",
+    FILE + " ": "an empty path; expected that of a file",
     FILE + "empty.csv": "/empty.csv is empty; expected comments",
     FILE + "header.csv": "/header.csv is empty; expected comments",
     FILE + "good.csv dataset.text_column=comment": (
@@ -290,6 +293,7 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text(text)
     (folder / "latin.csv").write_bytes("text,toxic\ncafé,1\n".encode("latin-1"))
     (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe.csv")
     (folder / "folder-of-mine").mkdir()
     (folder / "folder-of-mine" / "notes.txt").write_text("")
 

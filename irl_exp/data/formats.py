@@ -67,8 +67,15 @@ def file_format(name: str) -> str:
 
 
 def file_identity(path: str | Path) -> str:
-    """A file by its content, and by the format that its suffix says."""
-    place = Path(path).expanduser()
+    """A file by its content, and by the format that its suffix says. InputError where it is none:
+    a folder may hold more than one has time to read, and a pipe may never end."""
+    if not str(path):
+        raise InputError("an empty path; expected that of a file")
+    place = Path(path).expanduser().absolute()
+    if place.is_dir():
+        raise InputError(f"{place}: a folder; expected a file")
+    if place.exists() and not place.is_file():
+        raise InputError(f"{place}: a pipe or a device; expected a file")
     return content_digest(place) + (_suffix(place, (*TABLES, *TEXTS)) or "")
 
 
@@ -123,11 +130,30 @@ def _json_records(lines: Iterator[str], where: str, refuse: Refuse) -> Records:
             yield place, record
 
 
+class _TwiceError(Exception):
+    """A key of an object that has two values."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _json_record(line: str, place: str) -> dict[str, Any]:
     if not is_unicode(line):
         raise InputError(f"{place} is not UTF-8; expected UTF-8")
     try:
-        record = json.loads(line)
+        record = _JSON.decode(line)
+    except _TwiceError as error:
+        raise InputError(
+            f"{place}: key {str(error)!r} stands twice; expected distinct ones"
+        ) from error
     except (ValueError, RecursionError) as error:  # RecursionError: "[[[[…"
         raise InputError(f"{place}: unreadable JSON; expected an object a line") from error
     if not isinstance(record, dict):
@@ -199,6 +225,9 @@ def _parquet_records(path: Path, where: str, names: Sequence[str]) -> Records:
     try:
         file = pq.ParquetFile(path)
         known = set(file.schema_arrow.names)
+        if len(known) < len(file.schema_arrow.names):
+            twice = sorted({n for n in known if file.schema_arrow.names.count(n) > 1})
+            raise InputError(f"{where}: column {twice} stands twice; expected distinct names")
         # Read what is asked for, or, if something of it is not there, all, to say what is there.
         wanted = {name if name in known else name.partition(".")[0] for name in names}
         columns = sorted(wanted) if names and wanted <= known else None

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from irl_exp.config import InputError
@@ -168,6 +170,11 @@ def test_the_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         # Texts and labels.
         ("a.jsonl", b'{"text": null, "toxic": 1}', "line 1: 'text' is missing; expected a text"),
         ("a.jsonl", b'{"text": 5, "toxic": 1}', "line 1: 'text' is of type int"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "text": "b", "toxic": 1}',
+            "line 1: key 'text' stands twice; expected distinct ones",
+        ),
         ("a.jsonl", b'{"text": "\\ud83d", "toxic": 1}', "line 1: 'text' holds half a character"),
         ("a.jsonl", b'{"text": "a", "toxic": NaN}', "line 1: 'toxic' is missing; expected a label"),
         ("a.jsonl", b'{"text": "a", "toxic": [1]}', "line 1: 'toxic' is of type list"),
@@ -189,6 +196,13 @@ def test_what_is_refused(tmp_path: Path, name: str, data: bytes, message: str) -
     refused = refusal(path)
     assert message in refused
     assert str(path) in refused
+
+
+def test_a_column_of_parquet_that_stands_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array([0, 1])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text", "toxic"]), path)
+    assert "column ['text'] stands twice; expected distinct names" in refusal(path)
 
 
 @pytest.mark.parametrize(
