@@ -533,5 +533,7 @@ def _files(folder: Path) -> Iterator[tuple[bytes, Path]]:
 
 
 def _file_digest(path: Path) -> bytes:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it might never end
+        raise InputError(f"{path}: a pipe or a device; expected a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

@@ -98,7 +98,7 @@ TABLE = {
     FILE + "none.csv": "none.csv: No such file or directory; expected a readable file or folder",
     FILE + "folder": "/folder: a folder; expected a file",
     FILE + "comments.xls": "/comments.xls: unknown format; expected one of .csv, .tsv, ",
-    FILE + "pipe.csv": "/pipe.csv: a pipe or a device; expected a file",
+    FILE + "pipe.csv": "pipe.csv: a pipe or a device; expected a file",
     FILE + " ": "an empty path; expected that of a file",
     FILE + "empty.csv": "/empty.csv is empty; expected comments",
     FILE + "header.csv": "/header.csv is empty; expected comments",

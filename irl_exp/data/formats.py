@@ -68,14 +68,12 @@ def file_format(name: str) -> str:
 
 def file_identity(path: str | Path) -> str:
     """A file by its content, and by the format that its suffix says. InputError where it is none:
-    a folder may hold more than one has time to read, and a pipe may never end."""
+    a folder may hold more than one has time to read."""
     if not str(path):
         raise InputError("an empty path; expected that of a file")
     place = Path(path).expanduser().absolute()
     if place.is_dir():
         raise InputError(f"{place}: a folder; expected a file")
-    if place.exists() and not place.is_file():
-        raise InputError(f"{place}: a pipe or a device; expected a file")
     return content_digest(place) + (_suffix(place, (*TABLES, *TEXTS)) or "")
 
 
