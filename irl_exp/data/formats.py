@@ -71,9 +71,9 @@ def file_identity(path: str | Path) -> str:
     a folder may hold more than one has time to read."""
     if not str(path):
         raise InputError("an empty path; expected that of a file")
-    place = Path(path).expanduser().absolute()
+    place = Path(path).expanduser()
     if place.is_dir():
-        raise InputError(f"{place}: a folder; expected a file")
+        raise InputError(f"{place.absolute()}: a folder; expected a file")
     return content_digest(place) + (_suffix(place, (*TABLES, *TEXTS)) or "")
 
 
