@@ -22,7 +22,7 @@ from irl_exp import cli
 from irl_exp.cli import CONF
 from tests.test_cli import composed
 
-COUNT = int(os.environ.get("IRL_EXP_FUZZED", "60"))
+COUNT = int(os.environ.get("IRL_EXP_FUZZED", "150"))
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in CONF.iterdir()
