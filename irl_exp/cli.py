@@ -1,6 +1,7 @@
 """irl-exp: the entry point, and the only file that knows Hydra."""
 
 import argparse
+import atexit
 import difflib
 import gc
 import importlib
@@ -445,6 +446,9 @@ def _import_study() -> None:
     try:
         importlib.import_module("irl_exp.experiment")
         gc.freeze()
+        # What then is left at the end of the process triton, of torch for CUDA, calls leaks, aloud.
+        if "triton" in sys.modules:
+            atexit.register(gc.unfreeze)
     finally:
         gc.enable()
 
@@ -574,6 +578,7 @@ _UNSET = re.compile(r"Environment variable '(\w+)' not found")
 _SEVERAL = re.compile(r"Ambiguous value for argument '(.*?)' 1\.|Sweep parameters '(.*?)' requires")
 _NODE = re.compile(r"str is not a subclass of (\w+Config)\. value: (\S+)")
 _RESOLVER = re.compile(r"InputError raised while resolving interpolation: (.*)")
+_PART = re.compile(r"In '(.+)/(.+?)': ConfigKeyError .* Key '.+' not in .* full_key: (\S+)")
 _OVERLAY = re.compile(r"Could not override '(\w+)'\. No match in the defaults list")
 
 
@@ -604,6 +609,10 @@ def _said(error: BaseException) -> str:
             return f"{typed}: several values; expected -m beside it, or [...] around a list"
         case HydraException() if overlay := _OVERLAY.search(line):
             return f"{overlay[1]}: not a group of the default run; expected +{overlay[1]}=..."
+        case HydraException() if part := _PART.search(line):
+            group = part[3].split(".")[0]
+            said = f"sets {part[3]}, and {group} as chosen beside it has no such key"
+            return f"{part[1]}={part[2]}: {said}; expected another {group}, or neither"
         case HydraException():
             return line
         case ConfigAttributeError() | ConfigKeyError():
@@ -623,6 +632,8 @@ def _said(error: BaseException) -> str:
             return f"{key}: expected a list, as '{key}=[first,second]'"
         case OmegaConfBaseException(full_key=str(key)):
             return f"{key}: {str(cause).splitlines()[0]}"
+        case FileExistsError(filename=str(path)) | NotADirectoryError(filename=str(path)):
+            return f"{path}: no folder; expected one, or a name that is free"
         case OSError(filename=str(path), strerror=str(reason)):
             return f"{path}: {reason}"
     return f"{type(cause).__name__}: {line} (HYDRA_FULL_ERROR=1 shows where)"

@@ -120,8 +120,8 @@ def _require_same(part: Path, note: Path, about: Mapping[str, Any], restart: boo
     try:
         before = dict(json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        said = f"nothing says what it belongs to; move it away or remove it ({note.name})"
-        raise InputError(f"{part}: {said}") from error
+        said = f"{note.name}, which says of what it is a part, can't be read"
+        raise InputError(f"{part}: {said}; expected both files, or none") from error
     changed = [name for name in about if before.get(name) != about[name]]
     if changed and not restart:
         said = f"was begun with another {', '.join(changed)}; remove it, or pass --restart"

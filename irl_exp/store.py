@@ -171,7 +171,7 @@ class Store:
                 # Another process may have published it while this one waited.
                 seconds = None if rerun else _seconds_if_sound(folder, key)
                 if seconds is None:
-                    if folder.exists() and not rerun:
+                    if os.path.lexists(folder) and not rerun:
                         _set_aside(folder)
                     self.misses += 1
                     with full_disk.named(f"store {self.root}"):
@@ -339,7 +339,7 @@ def _compute(
     """Compute in a temporary folder, then publish it as ``folder``. The caller holds the lock."""
     key = folder.name
     attempt = folder.with_name(f".tmp-{key}")
-    if rerun and attempt.exists():
+    if os.path.lexists(attempt) and (rerun or not attempt.is_dir()):
         discard(attempt)
     attempt.mkdir(exist_ok=True)
 
@@ -371,7 +371,7 @@ def _compute(
             with file.open("rb") as written:
                 os.fsync(written.fileno())
 
-    if folder.exists():
+    if os.path.lexists(folder):
         # No rename replaces a folder that holds something, so the old one steps aside. Readers keep
         # the files they have open; whoever looks between the two renames waits for the lock.
         old = _step_aside(folder)
@@ -390,8 +390,10 @@ def _seconds_if_sound(folder: Path, key: str) -> float | None:
 
 def _damage(folder: Path) -> str | None:
     """Why what lies in ``folder`` is no artifact, or none any more; None if it is one."""
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return None
+    if not folder.is_dir():
+        return "no folder"
     manifest = read_manifest(folder, folder.name)
     return _fault(folder, manifest) if manifest else f"{MANIFEST} is missing or unreadable"
 
@@ -442,17 +444,22 @@ _compared: dict[tuple[int, ...], str] = {}
 
 def _set_aside(folder: Path) -> None:
     """Keep what is no artifact, or none any more, and say where."""
-    aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
-    os.rename(folder, aside)
+    aside = _renamed(folder, f".damaged-{folder.name}-")
     step = f"{folder.parent.name} {folder.name}"
     log.warning("%s: what is damaged is set aside as %s; computed anew", step, aside)
 
 
 def _step_aside(folder: Path) -> Path:
     """Rename ``folder`` to what nobody takes for an artifact or an attempt; its new name."""
-    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-    os.rename(folder, old)
-    return old
+    return _renamed(folder, ".old-")
+
+
+def _renamed(path: Path, prefix: str) -> Path:
+    """A folder of that prefix, which is now ``path`` or, where that is no folder but a file or a
+    link, holds it."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    os.rename(path, folder if path.is_dir() and not path.is_symlink() else folder / path.name)
+    return folder
 
 
 def _registration_name(run: bytes) -> str:

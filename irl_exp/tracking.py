@@ -76,6 +76,7 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         """Raises `RunInUse` where another process is at it; that lasts until it ends or dies."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_strangers()  # before anything is written there
         self.lock = (self.folder / ".lock").open("a")
         try:
             fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,6 +212,9 @@ class Wandb:
 
     def __enter__(self) -> "Wandb":
         with self._forgiven():
+            # Before it reads them. Its own are: for as long as it takes, and without a word.
+            os.environ.setdefault("WANDB_FINISH_TIMEOUT", "600")
+            os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
             import wandb
 
             if self.config.mode == "online":
@@ -240,6 +244,8 @@ class Wandb:
         # wandb's own __exit__ would print a traceback.
         with self._forgiven():
             if self.run is not None:
+                if self.config.mode == "online":
+                    log.info("wandb: uploading the rest")
                 self.run.finish(exit_code=0 if kind is None else 1)
         self.tracker.mirror = None
 
@@ -289,7 +295,8 @@ class Wandb:
         except Exception as error:
             self.tracker.mirror = None
             reason = " ".join(str(error).split()) or type(error).__name__
-            self.tracker.warn(f"wandb has this run in part or not at all: {reason}")
+            rest = f"; to upload it: wandb sync {Path(self.run.dir).parent}" if self.run else ""
+            self.tracker.warn(f"wandb has this run in part or not at all: {reason}{rest}")
 
 
 def read_status(folder: Path) -> dict[str, Any]:

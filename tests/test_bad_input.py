@@ -53,6 +53,9 @@ TABLE = {
     "solver=hinge,logistic": "solver=hinge,logistic: several values; expected -m beside it, or ",
     "seed=range(0,3)": "seed=range(0,3): several values; expected -m beside it, or [...] around ",
     "tags=pilot": "tags: expected a list, as 'tags=[first,second]'",
+    "+experiment=audit demonstrations=file demonstrations.path=good.csv": (
+        "debug=smoke: sets demonstrations.prompts, and demonstrations as chosen beside it has no "
+    ),
     "experiment=x": "experiment: not a group of the default run; expected +experiment=...",
     "-m seed=0 name=..": "name=..: expected a name for a folder, without / and first dots",
     "solver.learning_rate=inf": "solver.learning_rate=inf: expected a finite number",
@@ -206,6 +209,7 @@ TABLE = {
     "hydra.run.dir=folder-of-mine until=curate": (
         "/folder-of-mine: holds notes.txt, which is no run's; expected a new or an empty folder"
     ),
+    "hydra.run.dir=good.csv until=curate": "good.csv: no folder; expected one, or a name that is ",
     "hydra.run.dir=/proc/run": "/proc/run: No such file or directory",
     "paths.store=good.csv until=curate": "store ",
     "paths.store= until=curate": "paths.store is empty (or IRL_EXP_STORE is); expected a folder",

@@ -466,6 +466,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert other[2] == holds(tmp_path / "run", f"the finished run {identity}")
     assert mine[2] == holds(tmp_path / "mine", "config.yaml, which is no run's")
     assert (tmp_path / "mine" / "config.yaml").read_text() == "of the user"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
 
 
 def test_a_run_directory_has_one_run(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_what_belongs_to_something_else_is_refused_and_kept(
     out.with_name("scores.jsonl.part.json").unlink()
     for more in ((), ("--restart",)):
         status, err = score(reward, out, lines, *more)
-        assert status == 1 and f"{part}: nothing says what it belongs to" in err
+        assert status == 1 and f"{part}: {part.name}.json, which says of what it is a part" in err
     assert part.read_bytes() == before and not out.exists()
 
 

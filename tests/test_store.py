@@ -235,6 +235,43 @@ def test_an_artifact_folder_without_manifest_is_never_a_hit(tmp_path: Path) -> N
     assert not Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine")).hit
 
 
+def occupy(place: Path, what: str) -> None:
+    place.parent.mkdir(parents=True)
+    if what == "a file":
+        place.touch()
+    elif what == "a link to nothing":
+        place.symlink_to(place.parent.parent / "nowhere")
+    else:
+        elsewhere = place.parent.parent / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "mine").touch()
+        place.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to nothing", "a link to a folder"])
+def test_what_is_no_artifact_but_has_its_name_is_set_aside(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "pretrain" / fingerprint(IDENTITY)
+    occupy(place, what)
+    was = place.is_symlink() and place.readlink()
+    computed = Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine"))
+    assert (computed.hit, result(computed)) == (False, "mine")
+    [aside] = damaged(tmp_path)
+    kept = aside / place.name
+    assert kept.readlink() == was if was else kept.is_file()
+    assert what != "a link to a folder" or (tmp_path / "elsewhere" / "mine").exists()
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to nothing", "a link to a folder"])
+@pytest.mark.parametrize("name", ["", ".tmp-"])
+def test_rerun_replaces_what_is_no_artifact(tmp_path: Path, what: str, name: str) -> None:
+    place = tmp_path / "pretrain" / f"{name}{fingerprint(IDENTITY)}"
+    occupy(place, what)
+    computed = Store(tmp_path).fetch("pretrain", IDENTITY, writes("mine"), rerun=True)
+    assert result(computed) == "mine"
+    assert computed.path.is_dir() and not computed.path.is_symlink()
+    assert what != "a link to a folder" or (tmp_path / "elsewhere" / "mine").exists()
+
+
 def test_rerun_starts_from_nothing_and_replaces_the_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     old = store.fetch("pretrain", IDENTITY, writes("old"))

@@ -1,13 +1,16 @@
 """The mirror at wandb, as its own offline files have it; and that nothing there can fail a run."""
 
+import fcntl
 import json
 import os
 import re
 import struct
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -22,14 +25,19 @@ from tests import warm
 SMALL = ("+debug=smoke", "trainer.threads=1", "dataset.size=400")
 
 
-def irl_exp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def irl_exp(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [warm.command("irl-exp"), *SMALL, f"paths.store={folder}/store", *words],
         capture_output=True,
         text=True,
         cwd=folder,
         # Without what the machine knows of wandb.
-        env={"PATH": "", "HOME": str(folder), "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+        env={
+            "PATH": "",
+            "HOME": str(folder),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **environment,
+        },
         stdin=subprocess.DEVNULL,
     )
 
@@ -227,9 +235,20 @@ def test_a_run_of_an_agent_is_the_one_that_it_began(
 # --- what is there already ----------------------------------------------------------------------
 
 
-def test_a_refused_directory_is_let_go(tmp_path: Path) -> None:
-    """The lock does not outlive the refusal: whoever the directory belongs to may go on."""
+def test_a_directory_that_is_no_runs_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("of somebody else")
+    with pytest.raises(InputError, match="which is no run's"), Tracker(tmp_path, "12345678"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_refused_directory_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock does not outlive the refusal: whoever the directory belongs to may go on."""
+
+    def lockf(*words: Any) -> None:
+        (tmp_path / "config.yaml").write_text("of somebody else, who came in between")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
     tracker = Tracker(tmp_path, "12345678")
     with pytest.raises(InputError, match="which is no run's"), tracker:
         pass
@@ -256,6 +275,77 @@ def test_a_wandb_that_cannot_be_had_costs_a_warning(tmp_path: Path) -> None:
     assert status["status"] == "done"
     [warning] = status["warnings"]
     assert warning.startswith("wandb has this run in part or not at all: ")
+    assert "comments/kept" in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+class Service(ThreadingHTTPServer):
+    """What stands in wandb's place: it answers so many requests, then no more; or refuses all."""
+
+    daemon_threads = True
+    bucket: ClassVar[dict[str, Any]] = {
+        "id": "1",
+        "name": "run",
+        "displayName": "run",
+        "project": {"id": "1", "name": "irl_exp", "entity": {"id": "1", "name": "me"}},
+    }
+
+    def __init__(self, answers: int, status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.left, self.status, self.over = answers, status, Event()
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.shutdown()
+        super().__exit__(*error)
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.left -= 1
+        if self.server.left < 0:
+            self.server.over.wait()
+            return
+        said = {"data": {"upsertBucket": {"bucket": Service.bucket, "inserted": True}}}
+        text = json.dumps(said if self.server.status == 200 else {"errors": [{"message": "who?"}]})
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "reason"),
+    [
+        (0, 200, r"[Tt]imed out"),
+        (1, 200, r"Timed out finishing run\.; to upload it: wandb sync .*run/wandb/run-"),
+        (1000, 401, r"who\?|401"),
+    ],
+    ids=["silent", "silent later", "refuses the key"],
+)
+def test_a_slow_or_unwilling_wandb_costs_a_warning(
+    tmp_path: Path, answers: int, status: int, reason: str
+) -> None:
+    with Service(answers, status) as service:
+        done = irl_exp(
+            tmp_path,
+            *("tracker=wandb", "until=curate", "hydra.run.dir=run"),
+            WANDB_BASE_URL=f"http://127.0.0.1:{service.server_port}",
+            WANDB_API_KEY="0" * 40,
+            WANDB_INIT_TIMEOUT="3",
+            WANDB_FINISH_TIMEOUT="2",
+        )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    ended = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert ended["status"] == "done"
+    [warning] = ended["warnings"]
+    assert re.search(reason, warning)
     assert "comments/kept" in json.loads((tmp_path / "run" / "summary.json").read_text())
 
 

@@ -112,6 +112,8 @@ if __name__ == "__main__":
     for late in ("pytorch_lightning", "peft", "transformers.models.gpt_neox.modeling_gpt_neox"):
         importlib.import_module(late)
     gc.freeze()  # what all share stays where it is
+    if "triton" in sys.modules:  # as in irl_exp.cli
+        atexit.register(gc.unfreeze)
     # From here on a process for each command.
     name, words = _serve(sys.argv[1])
     random.seed()

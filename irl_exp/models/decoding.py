@@ -41,7 +41,13 @@ def reader(network: PreTrainedModel, mask: Tensor, room: int) -> Reader:
 def keeps_caches(network: PreTrainedModel) -> bool:
     """Whether an architecture can be read on: it keeps keys and values, and is told positions."""
     known = inspect.signature(network.forward).parameters
-    return {"position_ids", "past_key_values", "logits_to_keep"} <= known.keys()
+    return {"position_ids", "logits_to_keep", _cache_name(network)} <= known.keys()
+
+
+def _cache_name(network: PreTrainedModel) -> str:
+    """What a forward pass calls the keys and values it is given; transformers 5.24 renames it."""
+    known = inspect.signature(network.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 class LibraryReader:
@@ -50,7 +56,7 @@ class LibraryReader:
     def __init__(self, network: PreTrainedModel, mask: Tensor, room: int) -> None:
         self.network = network
         self.mask, self.places = mask, language_model.positions(mask)
-        self.cache = DynamicCache(config=network.config)
+        self.cache, self.cache_name = DynamicCache(config=network.config), _cache_name(network)
         plain = getattr(network, "plain_head", True)
         self.head = network.get_output_embeddings() if plain else None
 
@@ -63,7 +69,7 @@ class LibraryReader:
             "input_ids": ids,
             "attention_mask": self.mask,
             "position_ids": self.places,
-            "past_key_values": self.cache,
+            self.cache_name: self.cache,
             "use_cache": True,
         }
         if self.head is None:

@@ -47,7 +47,7 @@ class Finite(pl.Callback):
             return
         # Of several processes one alone must not stop: the gradients are everybody's.
         if processes.size() == 1 and not loss.isfinite():
-            refuse(module, trainer.global_step, f"the loss is {loss:g}", self.batch, self.folder)
+            self._refuse(trainer, module, f"the loss is {loss:g}")
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer
@@ -59,18 +59,19 @@ class Finite(pl.Callback):
         norm = clip_gradients((p for group in groups for p in group["params"]), self.longest)
         # Scaled gradients (of 16 bits) may be infinite: such a step is left out, the scale lowered.
         if trainer.precision != "16-mixed" and not norm.isfinite():
-            what = f"the gradient's norm is {norm:g}"
-            refuse(module, trainer.global_step, what, self.batch, self.folder)
+            self._refuse(trainer, module, f"the gradient's norm is {norm:g}")
+
+    def _refuse(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> NoReturn:
+        refuse(type(module).__name__, trainer.global_step, what, self.batch, self.folder)
 
 
-def refuse(module: pl.LightningModule, step: int, what: str, batch: Any, folder: Path) -> NoReturn:
-    """Keep the batch and stop.
+def refuse(name: str, step: int, what: str, batch: Any, folder: Path) -> NoReturn:
+    """Keep the batch of the training `name` and stop.
 
     Raises:
         InputError: always; it says what is not finite, where, and where the batch is.
     """
     path = folder / BATCH_FILE
-    name = type(module).__name__
     kept = f"its batch is in {path}"
     if processes.rank() == 0:
         content = BytesIO()

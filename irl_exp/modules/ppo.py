@@ -335,7 +335,7 @@ class PPO(pl.LightningModule):
     def refuse(self, what: str, step: int, rollout: Rollout) -> NoReturn:
         batch = {field.name: getattr(rollout, field.name) for field in fields(rollout)}
         folder = self.logger.path.parent  # type: ignore[union-attr]
-        finite.refuse(self, step, what, batch, folder)
+        finite.refuse(type(self).__name__, step, what, batch, folder)
 
     def log_iteration(self, rollout: Rollout, averages: dict[str, float], index: int) -> None:
         mask = rollout.mask

@@ -13,24 +13,27 @@ PPO, with beta in the same unit:
 """
 
 import json
+import math
 import random
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from irl_exp.config import DPOConfig, GroupConfig, TrainerConfig
+from irl_exp.config import DPOConfig, GroupConfig, InputError, TrainerConfig
 from irl_exp.models import generation, language_model, policies
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.models.reward_model import Scorer
+from irl_exp.modules import finite
 from irl_exp.modules.ppo import adapted
 from irl_exp.modules.training import CURVES_FILE, WORKING_FOLDER
 
@@ -83,6 +86,8 @@ def align(
         else:
             worker = _groups(config, policy, reward, prompts, max_new_tokens, common)
             worker.add_callback(_KLControl(config, worker))
+        worker.folder = folder
+        worker.add_callback(_FiniteGradients(worker))
         worker.remove_callback(PrinterCallback)  # curves are ours to write
         if last:
             # The trainer goes by the names in the file, which for some architectures are not the
@@ -138,7 +143,7 @@ def _groups(
 
     arguments._n_gpu = 1  # other devices are not ours, and TRL refuses to train where it sees them
 
-    class OurPrompts(kind):  # type: ignore[misc, valid-type]
+    class OurPrompts(_FiniteLoss, kind):  # type: ignore[misc, valid-type]
         """Reads prompts as every other step of ours does."""
 
         def _tokenize_prompts(self, texts: list[str]) -> tuple[list[list[int]], None, dict]:
@@ -162,7 +167,8 @@ def reward_func(policy: LanguageModel, reward: Scorer) -> Any:
     def score(
         prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **rest: Any
     ) -> list[float]:
-        return reward.score(prompts, generation.written(policy, prompts, completion_ids)).tolist()
+        texts = generation.written(policy, prompts, completion_ids)
+        return _scores(reward, prompts, texts).tolist()
 
     return score
 
@@ -227,7 +233,7 @@ def _preferences(
         "max_length": None,
     }
 
-    class OurTokens(DPOTrainer):
+    class OurTokens(_FiniteLoss, DPOTrainer):
         """Takes token rows as they are: a completion that was cut off does not get an end."""
 
         def _prepare_dataset(self, dataset: Dataset, *rest: Any) -> Dataset:
@@ -264,7 +270,7 @@ def labelled_pairs(
     """
     samples = reference.sample(prompts, 2 * k, generator)
     texts = samples.flat()
-    scores = reward.score(*texts).view(-1, 2)
+    scores = _scores(reward, *texts).view(-1, 2)
     odds = torch.sigmoid(scores[:, 0] - scores[:, 1])
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     first = torch.rand(len(odds), generator=torch.Generator().manual_seed(seed)) < odds
@@ -278,6 +284,51 @@ def labelled_pairs(
 
 
 # --- what the libraries share ---------------------------------------------------------------------
+
+
+def _scores(reward: Scorer, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+    """Float32 [n]; of what is not finite TRL would say nothing.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    scores = reward.score(prompts, completions)
+    for score, text in zip(scores.tolist(), completions, strict=True):
+        if not math.isfinite(score):
+            raise InputError(f"the reward gave {score:g} to {text!r}; expected a finite score")
+    return scores
+
+
+class _FiniteLoss:
+    """Stops one of TRL's trainers at a loss that is not finite, as modules/finite.py does ours."""
+
+    folder: Path
+    batch: Any
+    state: Any
+
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        self.batch = inputs
+        result = super().compute_loss(model, inputs, *rest, **named)  # type: ignore[misc]
+        loss = result[0] if isinstance(result, tuple) else result
+        if not loss.isfinite():
+            self.refuse(f"the loss is {loss:g}")
+        return result
+
+    def refuse(self, what: str) -> NoReturn:
+        name = type(self).__mro__[2].__name__  # TRL's
+        finite.refuse(name, self.state.global_step, what, self.batch, self.folder)
+
+
+class _FiniteGradients(TrainerCallback):
+    """The same of gradients; with 16-mixed such steps are left out."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        found = [p.grad for p in self.worker.model.parameters() if p.grad is not None]
+        if not args.fp16 and not (norm := torch.nn.utils.get_total_norm(found)).isfinite():
+            self.worker.refuse(f"the gradient's norm is {norm:g}")
 
 
 @contextmanager

@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from irl_exp.config import DPOConfig, GroupConfig, RaftConfig, TrainerConfig
+from irl_exp.config import DPOConfig, GroupConfig, InputError, RaftConfig, TrainerConfig
 from irl_exp.models import generation, language_model
 from irl_exp.models.generation import NetworkPolicy
 from irl_exp.models.language_model import LanguageModel
 from irl_exp.modules import ppo, raft, trl_trainers
+from irl_exp.modules.finite import BATCH_FILE
 from tests.materials import PLAIN_PPO
 
 RECIPE: dict[str, Any] = {"kl_coef": 0.5, "learning_rate": 1e-2, "max_grad_norm": 1.0}
@@ -182,6 +183,55 @@ def test_trl_goes_on_from_its_last_checkpoint(
     assert optimality(found, world) > 0.97
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["global_step"] for line in lines] == list(range(3, 121, 3))
+
+
+BY_TRL = [
+    pytest.param(GroupConfig(name="rloo", **GROUP), id="rloo"),
+    pytest.param(GroupConfig(name="grpo", **GROUP), id="grpo"),
+    pytest.param(DPO, id="dpo"),
+]
+
+
+@pytest.mark.parametrize("config", BY_TRL)
+@pytest.mark.parametrize("what", ["loss", "gradient", "reward"])
+def test_trl_stops_where_a_number_is_not_finite(
+    config: Any,
+    what: str,
+    world: Any,
+    trainer: TrainerConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference, folder = tmp_path / "reference", tmp_path / "aligned"
+    world.reference.save(reference)
+    folder.mkdir()
+
+    sound = generation.load_network
+
+    def load_network(path: Path, device: str) -> LanguageModel:
+        loaded = sound(path, device)
+        loaded.network.lm_head.weight.register_hook(lambda gradient: gradient * math.inf)
+        return loaded
+
+    class Odd(Judge):
+        def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+            return super().score(prompts, completions).index_fill(0, torch.tensor([1]), math.nan)
+
+    judge = Odd(world) if what == "reward" else Judge(world)
+    if what == "gradient":
+        monkeypatch.setattr(generation, "load_network", load_network)
+    config = replace(config, learning_rate=1e30) if what == "loss" else config
+    with pytest.raises(InputError) as refused:
+        how = {"generator": torch.Generator().manual_seed(0), "trainer": trainer, "folder": folder}
+        by_trl(config, reference, judge, world.prompts, **how)
+    if what == "reward":
+        assert str(refused.value).startswith("the reward gave nan to '")
+        return
+    said = {"loss": "the loss is nan at step ", "gradient": "the gradient's norm is "}
+    assert str(refused.value).startswith(f"{config.name.upper()}Trainer: training diverged: ")
+    assert said[what] in str(refused.value)
+    kept = torch.load(folder / BATCH_FILE, weights_only=True)
+    assert (kept["step"] > 0) == (what == "loss") and len(kept["batch"]) >= 3
 
 
 @pytest.mark.parametrize(
