@@ -104,6 +104,10 @@ def main() -> None:
     words = [word.replace("=~/", f"={Path.home()}/") for word in sys.argv[1:]]
     words = [f"++{word}" if _OPTION.match(word) else word for word in words]
     sys.argv[1:] = sorted(words, key=lambda word: "=" in word and not word.startswith("-"))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.exit("irl-exp: the current folder has been removed; expected one to work in")
     before = signal.signal(signal.SIGTERM, _terminate)
     condensed = os.environ.get("HYDRA_FULL_ERROR") != "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, so that they can be condensed
@@ -356,7 +360,8 @@ def _run_in(folder: Path, config: DictConfig) -> tuple[float | None, str]:
     try:
         with Tracker(folder, identity, describe=condense) as tracker, full_disk.named(folder):
             _start(config, tracker)
-        _show(folder)
+        with full_disk.named("standard output"):
+            _show(folder)
     except RunInUse:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise

@@ -45,13 +45,18 @@ def sweep_name(*, _root_: DictConfig) -> str:
     """`name`; or the choice of +sweep, and of +debug, whose runs are no part of it; or adhoc."""
     name = str(_root_.get("name") or "")
     if name:
-        if not re.fullmatch(r"\w[\w .-]*", name):
-            raise InputError(f"name={name}: expected a name for a folder, without / and first dots")
+        require_name(name)
         return name
     chosen = _root_.hydra.runtime.choices
     if not chosen.get("sweep"):
         return "adhoc"
     return "-".join(chosen[group] for group in ("sweep", "debug") if chosen.get(group))
+
+
+def require_name(name: str) -> None:
+    """Raises InputError where no folder should be called so."""
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise InputError(f"name={name}: expected a name for a folder, without / and first dots")
 
 
 def run_folder(*, _root_: DictConfig) -> str:

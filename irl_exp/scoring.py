@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from irl_exp import hub
+from irl_exp import full_disk, hub
 from irl_exp.config import InputError
 from irl_exp.data.formats import file_format, read
 from irl_exp.partial import Partial, check_output, open_partial
@@ -182,8 +182,9 @@ def _write(lines: Sequence[str], partial: Partial | None) -> None:
     if partial:
         partial.write(lines)
     else:
-        sys.stdout.writelines(lines)
-        sys.stdout.flush()
+        with full_disk.named("standard output"):
+            sys.stdout.writelines(lines)
+            sys.stdout.flush()
 
 
 def load(folder: Path, batch_size: int, device: str) -> "Reward":

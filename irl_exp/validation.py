@@ -47,6 +47,7 @@ from irl_exp.config import (
     before_tuning,
     innermost,
 )
+from irl_exp.identity import require_name
 
 # What a sweeper may optimize.
 SELECTABLE = ("validation/recovery_auc", "validation/preference_accuracy")
@@ -89,6 +90,7 @@ def knows_truth(config: Config) -> bool:
 def validate(config: Config) -> None:
     """The rules that hold between values. Raises InputError naming the first that is broken."""
     for rule in (
+        _name,
         _ranges,
         _model,
         _dataset,
@@ -107,6 +109,11 @@ def validate(config: Config) -> None:
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InputError(message)
+
+
+def _name(config: Config) -> None:
+    if config.name:
+        require_name(config.name)
 
 
 # What holds for a value of one of these names in whichever group it stands.

@@ -58,6 +58,7 @@ TABLE = {
     ),
     "experiment=x": "experiment: not a group of the default run; expected +experiment=...",
     "-m seed=0 name=..": "name=..: expected a name for a folder, without / and first dots",
+    "name=../../up": "name=../../up: expected a name for a folder, without / and first dots",
     "solver.learning_rate=inf": "solver.learning_rate=inf: expected a finite number",
     "--foo": "unrecognized arguments: --foo; irl-exp --help shows what there is",
     "--cfg everything": "argument --cfg/-c: invalid choice: 'everything' (choose from ",

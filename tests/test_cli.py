@@ -469,6 +469,27 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_standard_output_without_room_is_named(tmp_path: Path) -> None:
+    line = [
+        warm.command("irl-exp"),
+        "until=curate",
+        "dataset.size=400",
+        f"paths.store={tmp_path}/s",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    said = "standard output: No space left on device; with more room, the same command works"
+    assert (done.returncode, done.stderr) == (1, f"irl-exp: {said}\n")
+
+
+def test_a_folder_that_is_gone_is_none_to_work_in(tmp_path: Path) -> None:
+    line = f"cd {tmp_path} && rmdir {tmp_path} && {sys.executable} -m irl_exp until=curate"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    said = "the current folder has been removed; expected one to work in"
+    assert (done.returncode, done.stderr) == (1, f"irl-exp: {said}\n")
+
+
 def test_a_run_directory_has_one_run(tmp_path: Path) -> None:
     with Tracker(tmp_path / "run", "12345678"):
         command = ["until=curate", "dataset.size=400", "hydra.run.dir=run"]

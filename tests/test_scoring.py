@@ -256,6 +256,16 @@ def test_input_is_read_as_it_is_scored(words: Path) -> None:
 # --- output -------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_standard_output_without_room_is_named(words: Path) -> None:
+    line = [sys.executable, "-m", "irl_exp.scoring", str(words), "-"]
+    with open("/dev/full", "w") as full:
+        text = b'{"text": "a b"}\n'
+        done = subprocess.run(line, input=text, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"irl-score: standard output: No space left on device; ")
+
+
 def test_output_to_a_file(words: Path, tmp_path: Path, irl_score) -> None:
     file, out = tmp_path / "texts.txt", tmp_path / "scores.jsonl"
     file.write_text("a b\n")

@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -171,6 +171,7 @@ def read_checkpoint(
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: a folder without config.json; expected {expected}")
     _require_writer(auto, folder, expected)
+    _require_layers(folder, expected)
     try:
         # Unsaid, the library asks whoever sits at the terminal whether to run foreign code.
         where = {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
@@ -205,6 +206,20 @@ def _require_writer(auto: Any, folder: Path, expected: str) -> None:
         raise InputError(f"{folder}: a {names[0]}; expected {expected}")
 
 
+def _require_layers(folder: Path, expected: str) -> None:
+    """Refuse a config.json of more layers than there are weights, before hours go into them."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        layers = max(int(config.get(name) or 0) for name in ("num_hidden_layers", "n_layer"))
+        files = [safe_open(file, framework="numpy") for file in folder.glob("*.safetensors")]
+        weights = sum(len(file.keys()) for file in files)
+    except (OSError, ValueError, OverflowError, TypeError, AttributeError, SafetensorError):
+        return  # the library says better what is wrong
+    if weights and layers > weights:
+        said = f"config.json says {layers} layers, and there are {weights} weights"
+        raise InputError(f"{folder}: expected {expected}: {said}")
+
+
 def _reason(error: Exception) -> str:
     """In one line, why a checkpoint does not load."""
     text = " ".join(str(error).split())
@@ -216,7 +231,7 @@ def _reason(error: Exception) -> str:
         return "it needs Python code of its own, which is never run"
     if "ignore_mismatched_sizes" in text:
         return "its weights do not have the sizes that config.json says"
-    return f"{type(error).__name__}: {text}"[:200]
+    return f"its files are damaged or of another kind ({type(error).__name__}: {text[:200]})"
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:

@@ -317,6 +317,13 @@ def test_damaged_safetensors(tiny_folder: Path, tmp_path: Path, length: int) -> 
     ("file", "changes", "message"),
     [
         ("config.json", {"num_hidden_layers": 3}, "it lacks 12 of its weights, as gpt_neox.layers"),
+        (
+            "config.json",
+            {"num_hidden_layers": 10**6},
+            "1000000 layers, and there are .* weights",
+        ),
+        ("config.json", {"num_hidden_layers": 1e999}, "its files are damaged"),
+        ("config.json", {"hidden_act": "eval"}, r"files are damaged .*\(KeyError: 'eval'\)"),
         ("config.json", {"hidden_size": 64}, "do not have the sizes that config.json says"),
         ("config.json", {"model_type": "none"}, "ValueError: .* does not recognize"),
         (
