@@ -5,6 +5,7 @@ The disks are small ones in memory, which only root can mount.
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         again = ("remount",) if os.path.ismount(folder) else ()
         words = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *again, *options])]
         done = subprocess.run([*words, "tmpfs", folder], capture_output=True, text=True)
+        assert not (again and done.returncode), done.stderr
         if done.returncode:
             pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
         return folder
@@ -115,6 +117,7 @@ def test_scores_a_report_and_an_export_without_room(
         (("irl-report", study, "-o", small / "report"), small / "report"),
         (("irl-export", study, "-o", small / "reward"), small),
     ):
+        shutil.rmtree(small / "report", ignore_errors=True)  # which does not fit
         disk("60k")
         assert run(tmp_path, *command) == (1, f"{command[0]}: {full}: {NO_ROOM}")
         disk("20m")

@@ -291,7 +291,7 @@ def test_a_pickle_is_tensors_or_is_not_loaded(tiny_folder: Path, tmp_path: Path,
     else:
         pickled.write_bytes(pickled.read_bytes()[: 0 if kind == "nothing" else 10_000])
     said = {
-        "nothing": "EOFError",
+        "nothing": "its files are damaged .*EOFError",
         "half": "",
     }.get(kind, "its pickled weights are damaged or hold more than tensors, and are not loaded")
     with pytest.raises(InputError, match=f"expected a causal .*: {said}") as caught:
