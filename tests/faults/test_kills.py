@@ -21,7 +21,7 @@ from tests.conftest import SMALL_STUDY
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("IRL_EXP_KILLS", "4"))
+KILLS = int(os.environ.get("IRL_EXP_KILLS", "3"))
 KILLED = 128 + 9
 RUN = (*SMALL_STUDY, "hydra.run.dir=run")
 SWEEP = (*SMALL_STUDY, "-m", "solver=hinge,svm", "until=evaluate")
