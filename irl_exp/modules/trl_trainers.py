@@ -86,6 +86,7 @@ def align(
         else:
             worker = _groups(config, policy, reward, prompts, max_new_tokens, common)
             worker.add_callback(_KLControl(config, worker))
+        (folder / finite.BATCH_FILE).unlink(missing_ok=True)  # of an attempt before
         worker.folder = folder
         worker.add_callback(_FiniteGradients(worker))
         worker.remove_callback(PrinterCallback)  # curves are ours to write

@@ -132,8 +132,10 @@ def test_it_comes_near_the_tilted_expert(
     how = {"generator": torch.Generator().manual_seed(0), "trainer": trainer, "folder": folder}
     numpys, pythons = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     torchs = torch.get_rng_state()
+    (folder / BATCH_FILE).touch()  # of an attempt before
     align(config, reference, Judge(world), world.prompts, **how)
     found = probabilities(generation.load_network(folder), world)
+    assert not (folder / BATCH_FILE).exists()
     assert found.sum(-1) == pytest.approx([1, 1, 1], abs=1e-3)
     assert optimality(found, world) > 0.97
     assert (found - world.aligned_probs).abs().sum(-1).max() / 2 < near
