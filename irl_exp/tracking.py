@@ -212,7 +212,7 @@ class Wandb:
 
     def __enter__(self) -> "Wandb":
         with self._forgiven():
-            # Before it reads them. Its own are: for as long as it takes, and without a word.
+            # wandb reads these as it begins; else it would wait at the end for as long as it takes.
             os.environ.setdefault("WANDB_FINISH_TIMEOUT", "600")
             os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
             import wandb
